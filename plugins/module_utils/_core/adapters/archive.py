@@ -1,0 +1,324 @@
+# Copyright: pgkeep contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection.
+"""Writing an archive and reading it to its end at the same time.
+
+    pg_dump -> [compressor] -> file, synced and hashed back from the disk
+                           `-> [decompressor] -> pg_restore, which must reach the end
+
+Nothing goes through a shell and every arrow is looked at: a status that is not 0, an error on stderr, an empty stream, a
+missing end marker or a hash that differs ends the work with an error.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import threading
+from dataclasses import dataclass
+from typing import IO, Callable
+
+from ..domain.errors import RepositoryError, ToolError
+from .files import CHUNK, Sink, hash_file, sync_tree
+from .process import Limits, Process, Processes
+
+_F_SETPIPE_SZ = 1031  # fcntl.F_SETPIPE_SZ from Python 3.10 on
+_HEAD, _TAIL = 1024, 4096
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The command lines of one archive. An empty one is a stage that is not needed."""
+
+    dump: tuple[str, ...]
+    compressor: tuple[str, ...] = ()
+    decompressor: tuple[str, ...] = ()
+    reader: tuple[str, ...] = ()  # reads the archive to its end and throws it away
+    end_marker: bytes = b""  # must stand near the end of the text, where there is no reader
+
+
+@dataclass(frozen=True)
+class File:
+    """A durable file: path relative to the backup's directory, bytes, SHA-256."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What was written."""
+
+    files: tuple[File, ...]
+    content_sha256: str | None
+    version: str | None  # of the archive format
+    warnings: tuple[str, ...]
+
+
+class Progress:
+    """How far one dump is, for whoever watches; written by one thread, read by others."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.dump: Process | None = None
+
+    @property
+    def tables(self) -> int:
+        """Return how many tables' rows pg_dump has begun to write."""
+        return self.dump.tables if self.dump else 0
+
+
+def archive_version(head: bytes) -> str | None:
+    """Given the first bytes of an archive (custom, tar, or a directory's toc.dat), return its format version."""
+    at = head.find(b"PGDMP")
+    return f"{head[at + 5]}.{head[at + 6]}" if at in (0, 512) and len(head) >= at + 7 else None
+
+
+class _Content:
+    """The uncompressed stream as it passes: hash, first and last bytes, length."""
+
+    def __init__(self) -> None:
+        self.hash, self.head, self.tail, self.size = hashlib.sha256(), b"", b"", 0
+
+    def see(self, data: bytes) -> None:
+        self.hash.update(data)
+        if len(self.head) < _HEAD:
+            self.head += data[: _HEAD - len(self.head)]
+        self.tail = (self.tail + data[-_TAIL:])[-_TAIL:]
+        self.size += len(data)
+
+
+class _Pump(threading.Thread):
+    """Reads a pipe to its end and hands on what it reads; keeps what went wrong for `finish`."""
+
+    def __init__(self, source: IO[bytes], take: Callable[[bytes], None], end: Callable[[], None]) -> None:
+        super().__init__(name="pump", daemon=True)
+        self._source, self._take, self._end = source, take, end
+        self._error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            _copy(self._source, self._take)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the other thread must hear of it)
+            self._error = error
+            self._source.close()  # the program before us ends with SIGPIPE instead of waiting for ever
+        finally:
+            self._end()
+
+    def finish(self) -> None:
+        self.join()
+        if self._error:
+            raise self._error
+
+
+def _copy(source: IO[bytes], take: Callable[[bytes], None]) -> None:
+    while True:
+        data = source.read(CHUNK)
+        if not data:
+            return
+        take(data)
+
+
+def _widen(pipe: IO[bytes]) -> None:
+    try:
+        fcntl.fcntl(pipe.fileno(), _F_SETPIPE_SZ, CHUNK)
+    except OSError:
+        pass  # only slower
+
+
+class _Check:
+    """Reads an archive while it is being written: fed with the file's bytes, must reach the end."""
+
+    def __init__(self, processes: Processes, stages: Stages, content: _Content) -> None:
+        self._content, self._seen, self._pump = content, _Content(), None
+        self._processes: list[Process] = []
+        self._end_marker, self._compressed_here = stages.end_marker, bool(stages.compressor)
+        source: int = subprocess.PIPE
+        if stages.decompressor:
+            first = processes.start(stages.decompressor, stdin=source)
+            self._processes.append(first)
+            source = first.stdout.fileno()
+        if stages.reader:
+            self._processes.append(processes.start(stages.reader, stdin=source, stdout=subprocess.DEVNULL))
+            if stages.decompressor:
+                self._processes[0].stdout.close()  # theirs alone: an end on one side must reach the other
+        elif stages.decompressor:
+            self._pump: _Pump | None = _Pump(self._processes[0].stdout, self._seen.see, lambda: None)
+        self._stdin = self._processes[0].stdin if self._processes else None
+        if self._stdin:
+            _widen(self._stdin)
+
+    def feed(self, data: bytes) -> None:
+        if not self._stdin:
+            return
+        try:
+            _write(self._stdin, data)
+        except BrokenPipeError:
+            # It has read what it needs (a tar's last block is padding), or failed: its status tells.
+            self._stdin = None
+
+    def end(self) -> None:
+        if self._stdin:
+            _close(self._stdin)
+
+    def finish(self) -> None:
+        for process in reversed(self._processes):
+            status = process.wait()
+            if status or process.errors:
+                raise ToolError(f"the archive cannot be read back: {process.failure(status)}")
+        if self._pump:
+            self._pump.finish()
+            if self._compressed_here and self._seen.hash.digest() != self._content.hash.digest():
+                raise RepositoryError("the archive does not decompress to what was dumped: check memory and disk")
+        if self._end_marker not in (self._seen if self._pump else self._content).tail:
+            raise ToolError("the dump has no end marker: it is not complete")
+
+
+def _write(pipe: IO[bytes], data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[pipe.write(view) or 0 :]
+
+
+def _close(pipe: IO[bytes]) -> None:
+    try:
+        pipe.close()
+    except BrokenPipeError:
+        pass  # its status tells
+
+
+def write_stream(
+    processes: Processes, stages: Stages, target: str, limits: Limits, reserve: int, progress: Progress
+) -> Archive:
+    """Given the stages and the path of a file to create, write the archive; return it durable, read back and checked.
+
+    Raise ToolError, RepositoryError, SpaceError, Interrupted or OSError; the file may then be there in part.
+    """
+    content = _Content()
+    sink = Sink(target, reserve)
+    try:
+        check = _Check(processes, stages, content)
+
+        def keep(data: bytes) -> None:
+            sink.write(data)
+            check.feed(data)
+
+        if stages.compressor:
+            compressor = processes.start(stages.compressor, stdin=subprocess.PIPE)
+            pump = _Pump(compressor.stdout, keep, check.end)
+            pipes = (compressor.stdin, compressor.stdout)
+        dump = progress.dump = processes.start(stages.dump)
+        for pipe in (dump.stdout, *(pipes if stages.compressor else ())):
+            _widen(pipe)
+        processes.limit(limits, lambda: progress.bytes)
+
+        def take(data: bytes) -> None:
+            progress.bytes += len(data)
+            content.see(data)
+            if stages.compressor:
+                _write(compressor.stdin, data)
+            else:
+                keep(data)
+
+        try:
+            _copy(dump.stdout, take)
+            if stages.compressor:
+                _close(compressor.stdin)
+            else:
+                check.end()
+        except BrokenPipeError:
+            processes.check()
+            pump.finish()  # the disk was the reason more often than the compressor
+            compressor.check()
+            raise
+        dump_status = dump.wait()
+        processes.check()
+        if dump_status or dump.errors:
+            raise ToolError(dump.failure(dump_status))
+        if stages.compressor:
+            compressor.check()
+            pump.finish()
+        if not content.size:
+            raise ToolError(f"{dump.name} ended with status 0 and wrote nothing: is the server's disk full?")
+        check.finish()
+        processes.check()
+        digest = sink.close()
+    finally:
+        sink.abandon()
+    return Archive(
+        (File(os.path.basename(target), sink.size, digest),),
+        content.hash.hexdigest() if stages.compressor else None,
+        archive_version(content.head),
+        tuple(dump.warnings),
+    )
+
+
+def write_directory(processes: Processes, stages: Stages, target: str, limits: Limits, progress: Progress) -> Archive:
+    """Given the stages and the directory that pg_dump shall create, write the archive; return and raise as `write_stream`."""
+    dump = progress.dump = processes.start(stages.dump, stdout=subprocess.DEVNULL)
+    looks = [0]
+
+    def grown() -> int:
+        looks[0] += 1
+        if dump.popen.returncode is not None:
+            return -looks[0]  # reading back has no stall limit of its own, only the deadline
+        if looks[0] % 10 == 1:  # a look at every file, so not at every tick
+            progress.bytes = _tree_size(target)
+        return progress.bytes
+
+    processes.limit(limits, grown)
+    status = dump.wait()
+    processes.check()
+    if status or dump.errors:
+        raise ToolError(dump.failure(status))
+    reader = processes.start(stages.reader, stdout=subprocess.DEVNULL)
+    base = os.path.dirname(target)
+    files = tuple(File(os.path.relpath(path, base), *hash_file(path)) for path in sync_tree(target))
+    status = reader.wait()
+    processes.check()
+    if status or reader.errors:
+        raise ToolError(f"the archive cannot be read back: {reader.failure(status)}")
+    progress.bytes = sum(file.size for file in files)
+    with open(os.path.join(target, "toc.dat"), "rb") as toc:
+        return Archive(files, None, archive_version(toc.read(_HEAD)), tuple(dump.warnings))
+
+
+def copy_directory(processes: Processes, reader: tuple[str, ...], source: str, target: str, reserve: int) -> Archive:
+    """Given a directory archive made by others, copy it and read the copy to its end; return and raise as `write_stream`."""
+    os.mkdir(target, 0o700)
+    files = []
+    for name in sorted(os.listdir(source)):
+        files.append(_copy_file(os.path.join(source, name), target, name, reserve))
+    sync_tree(target)
+    check = processes.start(reader, stdout=subprocess.DEVNULL)
+    status = check.wait()
+    processes.check()
+    if status or check.errors:
+        raise ToolError(f"the archive cannot be read back: {check.failure(status)}")
+    with open(os.path.join(target, "toc.dat"), "rb") as toc:
+        return Archive(tuple(files), None, archive_version(toc.read(_HEAD)), ())
+
+
+def _copy_file(source: str, directory: str, name: str, reserve: int) -> File:
+    sink = Sink(os.path.join(directory, name), reserve)
+    try:
+        fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb", buffering=0) as file:
+            _copy(file, sink.write)
+        return File(f"{os.path.basename(directory)}/{name}", sink.size, sink.close())
+    finally:
+        sink.abandon()
+
+
+def _tree_size(path: str) -> int:
+    try:
+        with os.scandir(path) as entries:
+            return sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
+    except OSError:
+        return 0  # not there yet

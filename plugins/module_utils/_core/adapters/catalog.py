@@ -1,0 +1,139 @@
+# Copyright: pgkeep contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection.
+"""Reading a repository: what is a backup, what is not, and why. Nothing here writes."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Callable, Iterator, Union
+
+from ..domain import naming
+from ..domain.backups import UNTOUCHED, Backup, Foreign, State
+from ..domain.errors import ManifestError, RepositoryError
+from ..domain.manifest import MAX_BYTES, backup_of, parse, parse_state
+from .files import hash_file, read_small
+
+Found = Union[Backup, Foreign]
+_NONE_OF_OURS = "not a backup"
+_OWN_NAMES = (naming.INPROGRESS_PREFIX, naming.TRASH_PREFIX)
+
+
+def read_manifest(path: str) -> dict[str, object]:
+    """Given a backup's directory, return its manifest; raise ManifestError with the reason why it cannot be believed."""
+    try:
+        return parse(read_small(os.path.join(path, naming.MANIFEST_NAME), MAX_BYTES))
+    except FileNotFoundError:
+        raise ManifestError("it has no manifest") from None
+    except (OSError, RepositoryError) as error:
+        raise ManifestError(f"its manifest cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _read_state(path: str) -> State:
+    try:
+        return parse_state(read_small(os.path.join(path, naming.STATE_NAME), MAX_BYTES))
+    except FileNotFoundError:
+        return UNTOUCHED
+
+
+def size_problem(path: str, files: list[dict[str, object]]) -> str:
+    """Given a backup's directory and its manifest's files, return what is missing or has another size; "" when nothing."""
+    for item in files:
+        name = str(item["path"])
+        try:
+            status = os.lstat(os.path.join(path, name))
+        except OSError:
+            return f"{name} is missing"
+        if not stat.S_ISREG(status.st_mode):
+            return f"{name} is not a regular file"
+        if status.st_size != item["size"]:
+            return f"{name} has {status.st_size} bytes instead of {item['size']}"
+    return ""
+
+
+def checksum_problem(path: str, files: list[dict[str, object]]) -> str:
+    """Given a backup's directory and its manifest's files, return what is missing, cut or altered; "" when nothing."""
+    problem = size_problem(path, files)
+    for item in () if problem else files:
+        try:
+            if hash_file(os.path.join(path, str(item["path"])))[1] != item["sha256"]:
+                return f"{item['path']} was altered: its SHA-256 is not the manifest's"
+        except OSError as error:
+            return f"{item['path']} cannot be read: {error.strerror}"
+    return problem
+
+
+def read_backup(path: str, backup_id: str, problem_of: Callable[[str, list[dict[str, object]]], str] = size_problem) -> Found:
+    """Given a directory with a backup's name and the id that its place gives it, return the backup, or why it is none."""
+    try:
+        document = read_manifest(path)
+        if document["id"] != backup_id:
+            raise ManifestError(f"its manifest is that of {document['id']!r}")
+        try:
+            state, state_problem = _read_state(path), ""
+        except (ManifestError, RepositoryError, OSError) as error:
+            # Without its state a pin cannot be seen, so it must not look deletable: damaged backups never are.
+            state, state_problem = UNTOUCHED, f"its state cannot be read ({error}): repair or remove {naming.STATE_NAME}"
+        problem = problem_of(path, document["files"]) or state_problem  # type: ignore[arg-type]
+        return backup_of(document, path, state, problem)
+    except ManifestError as error:
+        return Foreign(path, str(error))
+
+
+def _entries(path: str) -> list[os.DirEntry[str]]:
+    with os.scandir(path) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def scan_database(
+    path: str, prefix: str, problem_of: Callable[[str, list[dict[str, object]]], str] = size_problem
+) -> Iterator[Found]:
+    """Given a database's directory and the id of it, yield what stands there, in order of name. A missing one has nothing."""
+    try:
+        entries = _entries(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RepositoryError(f"{path} cannot be read: {error.strerror}") from None
+    for entry in entries:
+        if entry.name == naming.LOCK_NAME or entry.name.startswith(_OWN_NAMES):
+            continue
+        if not entry.is_dir(follow_symlinks=False):
+            yield Foreign(entry.path, "a symbolic link" if entry.is_symlink() else _NONE_OF_OURS)
+        elif naming.parse_stem(entry.name) is None:
+            yield Foreign(entry.path, _NONE_OF_OURS)
+        else:
+            yield read_backup(entry.path, f"{prefix}/{entry.name}", problem_of)
+
+
+def scan(
+    repository: str,
+    wanted: Callable[[str, str], bool] = lambda instance, folder: True,
+    problem_of: Callable[[str, list[dict[str, object]]], str] = size_problem,
+) -> Iterator[Found]:
+    """Given a repository and which (instance, folder) pairs are wanted, yield what stands there, folder by folder."""
+    for instance in _entries(repository):
+        if not instance.is_dir(follow_symlinks=False):
+            yield Foreign(instance.path, _NONE_OF_OURS)
+            continue
+        try:
+            folders = _entries(instance.path)
+        except OSError as error:
+            yield Foreign(instance.path, f"cannot be read: {error.strerror}")
+            continue
+        for folder in folders:
+            if not folder.is_dir(follow_symlinks=False):
+                yield Foreign(folder.path, _NONE_OF_OURS)
+            elif wanted(instance.name, folder.name):
+                yield from scan_database(folder.path, f"{instance.name}/{folder.name}", problem_of)
+
+
+def folders(repository: str, instance: str) -> list[str]:
+    """Given a repository and an instance, return the names of its database folders; none when there are none."""
+    try:
+        return [entry.name for entry in _entries(os.path.join(repository, instance)) if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []

@@ -1,0 +1,200 @@
+# Copyright: pgkeep contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection.
+"""The configuration of a host: DIRECTORY/jobs.d/NAME.json, one job each, over DIRECTORY/defaults.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections import Counter
+from typing import Any, NoReturn
+
+from ..domain.errors import ConfigurationError
+from ..domain.job import combination_problems, missing_problems, policy_of, value_problems
+from ..domain.retention import check_policy
+from ..domain.schema import JOB_CLASSES, REMARKS, Problem, did_you_mean, job_schema, problems
+
+DIRECTORY = "/etc/pgkeep"
+JOB_NAME_PATTERN = r"^[A-Za-z0-9_-]+$"
+MAX_BYTES = 1024 * 1024
+
+_Loaded = tuple[dict[str, Any], list[Problem]]
+
+
+def load_job(directory: str, name: str) -> dict[str, Any]:
+    """Given the directory and a job's name, return the job over the defaults; raise ConfigurationError."""
+    if not re.fullmatch(JOB_NAME_PATTERN, name):
+        raise ConfigurationError(f"{name!r} is not the name of a job: letters, digits, _ and - are allowed")
+    names = job_names(directory)
+    if name not in names:
+        known = f"there are {', '.join(names)}" if names else f"{_jobs_directory(directory)} has no jobs"
+        raise ConfigurationError(f"there is no job {name}: {known}{did_you_mean(name, names)}")
+    defaults, default_problems = _load_defaults(directory)
+    job, job_problems = _load_job(directory, name, defaults)
+    _raise_if(default_problems + job_problems)
+    return job
+
+
+def load_defaults(directory: str) -> dict[str, Any]:
+    """Given the directory, return what all jobs have in common, {} where nothing is said; raise ConfigurationError."""
+    defaults, found = _load_defaults(directory)
+    _raise_if(found)
+    return defaults
+
+
+def load_all(directory: str) -> dict[str, dict[str, Any]]:
+    """Given the directory, return every job by name; raise ConfigurationError with all problems of all files."""
+    names = job_names(directory)
+    defaults, found = _load_defaults(directory)
+    jobs = {}
+    for name in names:
+        jobs[name], more = _load_job(directory, name, defaults)
+        found += more
+    _raise_if(found)
+    return jobs
+
+
+def job_names(directory: str) -> list[str]:
+    """Given the directory, return its jobs' names, sorted; raise ConfigurationError for one that cannot be."""
+    names, found = _scan(directory)
+    _raise_if(found)
+    return names
+
+
+def check_directory(directory: str) -> list[Problem]:
+    """Given the directory, return everything that is wrong with its files, each and together with the defaults."""
+    try:
+        names, found = _scan(directory)
+    except ConfigurationError as error:
+        return [Problem("", str(error))]
+    defaults, default_problems = _load_defaults(directory)
+    found = default_problems + found
+    for name in names:
+        found += _load_job(directory, name, defaults)[1]
+    return found
+
+
+def check_file(path: str) -> list[Problem]:
+    """Given a job or defaults file, return everything that is wrong with it alone; what it lacks may be elsewhere."""
+    return _load_file(path)[1]
+
+
+def _jobs_directory(directory: str) -> str:
+    return os.path.join(directory, "jobs.d")
+
+
+def _scan(directory: str) -> tuple[list[str], list[Problem]]:
+    if not os.path.isdir(directory):
+        raise ConfigurationError(f"{directory} is not a directory: make it, with a file jobs.d/NAME.json for each job")
+    try:
+        entries = sorted(os.listdir(_jobs_directory(directory)))
+    except FileNotFoundError:
+        return [], []
+    except OSError as error:
+        raise ConfigurationError(f"{_jobs_directory(directory)} cannot be read: {error.strerror}") from None
+    # Hidden files are what editors and Ansible write before they rename.
+    stems = [entry[: -len(".json")] for entry in entries if entry.endswith(".json") and not entry.startswith(".")]
+    wrong = [stem for stem in stems if not re.fullmatch(JOB_NAME_PATTERN, stem)]
+    message = "is not the name of a job: letters, digits, _ and - are allowed; rename the file"
+    return (
+        [stem for stem in stems if stem not in wrong],
+        [Problem(repr(stem), message, _jobs_directory(directory)) for stem in wrong],
+    )
+
+
+def _load_defaults(directory: str) -> _Loaded:
+    path = os.path.join(directory, "defaults.json")
+    return _load_file(path) if os.path.lexists(path) else ({}, [])
+
+
+def _load_job(directory: str, name: str, defaults: dict[str, Any]) -> _Loaded:
+    """Given a job's name and the defaults, return both merged and what is wrong with the file and the result."""
+    path = os.path.join(_jobs_directory(directory), f"{name}.json")
+    own, found = _load_file(path)
+    merged = {**defaults, **own}
+    if not found and not problems(defaults, job_schema()):
+        found = [Problem("", text, path) for text in _merged_problems(merged)]
+    return merged, found
+
+
+def _merged_problems(job: dict[str, Any]) -> list[str]:
+    found = missing_problems(job, JOB_CLASSES) or value_problems(job, JOB_CLASSES)
+    found += combination_problems(job)
+    if not found:
+        try:
+            check_policy(policy_of(job))
+        except ConfigurationError as error:
+            found.append(str(error))
+    return found
+
+
+def _load_file(path: str) -> _Loaded:
+    """Given a file, return its options (none when it cannot be used at all) and what is wrong with it."""
+    try:
+        text, mode = _read(path)
+        document = _parse(text, path)
+    except ConfigurationError as error:
+        return {}, [Problem("", str(error))]
+    found = problems(document, job_schema())
+    if not isinstance(document, dict):
+        document = {}
+    elif document.get("login_password") and mode & 0o077:
+        found.append(Problem("login_password", f"can be read by other users of this host: run chmod 0600 {path}"))
+    options = {key: value for key, value in document.items() if key not in REMARKS}
+    return options, [Problem(problem.key, problem.message, path) for problem in found]
+
+
+def _read(path: str) -> tuple[str, int]:
+    """Given a file, return its text and mode; raise ConfigurationError when it is not one that can be configuration."""
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ConfigurationError(f"{path} is not a regular file")
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > MAX_BYTES:
+        raise ConfigurationError(f"{path} is larger than 1 MiB, which no configuration is")
+    try:
+        return data.decode("utf-8"), stat.S_IMODE(status.st_mode)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(f"{path}:{line}: not UTF-8") from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a FIFO would wait for a writer for ever
+
+
+def _parse(text: str, path: str) -> Any:
+    """Given the text of a file, return its document; raise ConfigurationError with the place where it is not JSON."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        raise ConfigurationError(f"{path}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, ValueError) else "nested too deeply"
+        raise ConfigurationError(f"{path}: {reason}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        twice = sorted(key for key, count in Counter(key for key, _value in pairs).items() if count > 1)
+        raise ValueError(f"{', '.join(twice)} stands there twice: remove one")
+    return result
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _raise_if(found: list[Problem]) -> None:
+    if found:
+        raise ConfigurationError("\n".join(str(problem) for problem in found))

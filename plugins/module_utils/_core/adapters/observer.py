@@ -1,0 +1,116 @@
+# Copyright: pgkeep contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection.
+"""Telling a person how a run goes: a moving line on a terminal, one line for each database elsewhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import IO
+
+from ..domain.outcomes import GOOD, Outcome
+from ..domain.quantities import human_duration, human_size
+from ..domain.text import printable
+from .archive import Progress
+
+_TICK = 0.2  # seconds
+_ERASE = "\r\x1b[K"
+
+
+class Observer:
+    """Hears how a run goes. This one says nothing."""
+
+    def started(self, database: str, progress: Progress, tables: int, expected: int | None) -> None:
+        """Given a database whose dump begins, its progress (which goes on changing), and what to expect of it."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """Given what became of a database."""
+
+
+def outcome_line(outcome: Outcome) -> str:
+    """Given what became of a database, return it as one line for people."""
+    name = f"{printable(outcome.database)}: {outcome.status}"
+    if outcome.status == "done" and outcome.backup:
+        backup = outcome.backup
+        detail = f", {human_size(backup.size)} in {human_duration(backup.duration)}, {printable(backup.path)}"
+        return name + detail + (" (partial)" if backup.partial else "")
+    # What went wrong is told at the end, where nothing scrolls it away.
+    return f"{name}, {printable(outcome.message)}" if outcome.message and outcome.status in GOOD else name
+
+
+class LineObserver(Observer):
+    """Writes one line for each database when it is finished."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream, self._lock = stream, threading.Lock()
+
+    def finished(self, outcome: Outcome) -> None:
+        """Given what became of a database, write its line and its warnings."""
+        with self._lock:
+            self._stream.write(outcome_line(outcome) + "\n")
+            for warning in outcome.warnings:
+                self._stream.write(f"{printable(outcome.database)}: warning: {printable(warning)}\n")
+            self._stream.flush()
+
+
+@dataclass
+class _Running:
+    progress: Progress
+    tables: int
+    expected: int | None
+    begin: float
+
+
+def progress_line(database: str, done: int, tables: int, size: int, expected: int | None, seconds: float) -> str:
+    """Given how far a dump is after so many seconds, return it as one line: tables, bytes, rate, time left."""
+    parts = [printable(database)]
+    if tables:
+        parts.append(f"{min(done, tables)}/{tables} tables")
+    parts.append(human_size(size))
+    if seconds >= 1 and size:
+        rate = size / seconds
+        parts.append(f"{human_size(rate)}/s")
+        if expected and expected > size:
+            parts.append(f"about {human_duration(timedelta(seconds=(expected - size) / rate))} left")
+    return "  ".join(parts)
+
+
+class TerminalObserver(LineObserver):
+    """Shows on a terminal how far the running dumps are, in one line that moves."""
+
+    def __init__(self, stream: IO[str], columns: int) -> None:
+        super().__init__(stream)
+        self._columns = columns
+        self._running: dict[str, _Running] = {}
+        threading.Thread(target=self._paint, name="progress", daemon=True).start()
+
+    def started(self, database: str, progress: Progress, tables: int, expected: int | None) -> None:
+        """Given a database whose dump begins, show it from now on."""
+        with self._lock:
+            self._running[database] = _Running(progress, tables, expected, time.monotonic())
+
+    def finished(self, outcome: Outcome) -> None:
+        """Given what became of a database, replace the moving line by its last one."""
+        with self._lock:
+            self._running.pop(outcome.database, None)
+            self._stream.write(_ERASE)
+        super().finished(outcome)
+
+    def _paint(self) -> None:
+        while True:
+            time.sleep(_TICK)
+            with self._lock:
+                if self._running:
+                    self._stream.write(_ERASE + self._line()[: self._columns - 1])
+                    self._stream.flush()
+
+    def _line(self) -> str:
+        (database, first), *others = self._running.items()
+        size, seconds = first.progress.bytes, time.monotonic() - first.begin
+        line = progress_line(database, first.progress.tables, first.tables, size, first.expected, seconds)
+        return line + (f"  (+{len(others)} more)" if others else "")

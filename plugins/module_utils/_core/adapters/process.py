@@ -1,0 +1,244 @@
+# Copyright: pgkeep contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection.
+"""Running client programs: no shell, a built environment, every status looked at, and nothing outlives us."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+from typing import IO, Callable, Mapping, Sequence
+
+from ..domain.errors import Interrupted, ToolError
+from ..domain.quantities import human_duration
+
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_ERROR = re.compile(r"^[\w./-]*: (error|fatal|panic): ", re.IGNORECASE)
+_WARNING = re.compile(r"^[\w./-]*: warning: ")
+_TABLE = re.compile(r"^pg_dump: dumping contents of table ")
+_KEPT_LINES = 200  # of stderr; a verbose pg_dump of 100,000 tables writes many more
+_TERMINATION_GRACE = 5  # seconds between SIGTERM and SIGKILL
+_TICK = 0.1  # seconds between two looks at limits and cancellation
+
+
+class Cancellation:
+    """Asks running work to end, from a signal handler: setting is all it does."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.signal_number = 0
+
+    def cancel(self, signal_number: int) -> None:
+        """Given the signal that asked for it, ask all work to end."""
+        self.signal_number = signal_number
+        self._event.set()
+
+    def __bool__(self) -> bool:
+        """Return whether the work shall end."""
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raise Interrupted when the work shall end."""
+        if self:
+            raise Interrupted(self.signal_number, f"interrupted by {signal.Signals(self.signal_number).name}")
+
+
+class Process:
+    """A started program and what it says on stderr."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], name: str) -> None:
+        self.popen, self.name = popen, name
+        self.tables = 0  # whose rows pg_dump has begun to write
+        self.last = ""
+        self.lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self.errors: deque[str] = deque(maxlen=_KEPT_LINES)
+        self.warnings: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._listener = threading.Thread(target=self._listen, name="stderr", daemon=True)
+        self._listener.start()
+
+    @property
+    def stdin(self) -> IO[bytes]:
+        """Return the pipe to its stdin; it was started with one."""
+        assert self.popen.stdin is not None
+        return self.popen.stdin
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        """Return the pipe from its stdout; it was started with one."""
+        assert self.popen.stdout is not None
+        return self.popen.stdout
+
+    def _listen(self) -> None:
+        assert self.popen.stderr is not None
+        for raw in self.popen.stderr:
+            line = raw.decode("utf-8", "replace").rstrip()
+            self.last = line
+            if _TABLE.match(line):
+                self.tables += 1
+                continue
+            self.lines.append(line)
+            if _ERROR.match(line):
+                self.errors.append(line)
+            elif _WARNING.match(line):
+                self.warnings.append(line)
+
+    def wait(self) -> int:
+        """Wait for the end of the program and of its stderr; return its status (negative: ended by a signal)."""
+        status = self.popen.wait()
+        self._listener.join()
+        return status
+
+    def check(self) -> None:
+        """Wait for the end; raise ToolError unless the status is 0 and stderr has no error (pg_dump can say both)."""
+        status = self.wait()
+        if status or self.errors:
+            raise ToolError(self.failure(status))
+
+    def failure(self, status: int) -> str:
+        """Given its status, return what went wrong, with the program's own words."""
+        if self.errors:
+            text = list(self.lines)
+            first = text.index(self.errors[0]) if self.errors[0] in text else 0
+            said = "; ".join(line for line in text[first : first + 4] if not line.startswith(f"{self.name}: reading"))
+        else:
+            said = "; ".join(list(self.lines)[-3:]) or "it said nothing"
+        if status == -9:
+            return f"{self.name} was killed (out of memory?): {said}"
+        if status < 0:
+            return f"{self.name} was ended by signal {-status}: {said}"
+        return f"{self.name} failed (status {status}): {said}"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long work may take, and how long it may go on without progress."""
+
+    deadline: timedelta
+    stall: timedelta
+
+
+class Processes:
+    """The programs of one piece of work. They end with the work: by themselves, by a limit, by a signal, by our death."""
+
+    def __init__(self, environment: Mapping[str, str], cancellation: Cancellation, inherit: Sequence[int] = ()) -> None:
+        self._environment, self._cancellation, self._inherit = dict(environment), cancellation, tuple(inherit)
+        self._started: list[Process] = []
+        self._verdict = ""
+        self._done = threading.Event()
+        self._watch: threading.Thread | None = None
+        # Where it exists (every distribution's util-linux), the kernel ends the program when we die by SIGKILL.
+        setpriv = shutil.which("setpriv", path=SEARCH_PATH)
+        self._prefix = (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def start(self, argv: Sequence[str], stdin: int = subprocess.DEVNULL, stdout: int = subprocess.PIPE) -> Process:
+        """Given a command line, return the started program; raise ToolError when it cannot be started."""
+        self._cancellation.check()
+        name = os.path.basename(argv[0])
+        try:
+            popen = subprocess.Popen(
+                (*self._prefix, *argv),
+                env=self._environment,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                bufsize=0 if stdout == subprocess.PIPE or stdin == subprocess.PIPE else -1,
+                cwd="/",
+                pass_fds=self._inherit,
+                start_new_session=True,  # a Ctrl-C is for us; we end them
+            )
+        except OSError as error:
+            raise ToolError(f"{argv[0]} cannot be started: {error.strerror}") from None
+        process = Process(popen, name)
+        self._started.append(process)
+        return process
+
+    def limit(self, limits: Limits, progress: Callable[[], int]) -> None:
+        """Given limits and a counter that grows with the work, end the programs when a limit passes or we are cancelled."""
+        self._watch = threading.Thread(target=self._guard, args=(limits, progress), name="limits", daemon=True)
+        self._watch.start()
+
+    def _guard(self, limits: Limits, progress: Callable[[], int]) -> None:
+        begin = moved = time.monotonic()
+        before = progress()
+        while not self._done.wait(_TICK):
+            now, count = time.monotonic(), progress()
+            if count != before:
+                before, moved = count, now
+            if self._cancellation:
+                self._verdict = "interrupted"
+            elif now - begin > limits.deadline.total_seconds():
+                self._verdict = f"not done after {human_duration(limits.deadline)} (`deadline`)"
+            elif now - moved > limits.stall.total_seconds():
+                self._verdict = f"not one new byte for {human_duration(limits.stall)} (`stall_timeout`)"
+            if self._verdict:
+                self.end()
+                return
+
+    def check(self) -> None:
+        """Raise Interrupted or ToolError when the programs were ended before their time."""
+        self._cancellation.check()
+        if self._verdict:
+            last = next((f": last heard: {process.last}" for process in self._started if process.last), "")
+            raise ToolError(f"ended: {self._verdict}{last}")
+
+    def end(self) -> None:
+        """End every program that still runs: politely, then not."""
+        alive = [process for process in self._started if process.popen.poll() is None]
+        for process in alive:
+            _signal_group(process, signal.SIGTERM)
+        until = time.monotonic() + _TERMINATION_GRACE
+        while any(process.popen.poll() is None for process in alive) and time.monotonic() < until:
+            time.sleep(0.02)
+        for process in alive:
+            _signal_group(process, signal.SIGKILL)  # the whole group: a worker can outlive its leader
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._done.set()
+        if self._watch:
+            self._watch.join()
+        self.end()
+        for process in self._started:
+            process.wait()
+            for pipe in (process.popen.stdin, process.popen.stdout, process.popen.stderr):
+                if pipe:
+                    _close(pipe)
+
+
+def _close(pipe: IO[bytes]) -> None:
+    try:
+        pipe.close()
+    except OSError:
+        pass  # a reader that has ended
+
+
+def _signal_group(process: Process, number: int) -> None:
+    try:
+        os.killpg(process.popen.pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass  # it has ended
+
+
+def memory_file(name: str, content: bytes) -> int:
+    """Given a name and a secret, return the descriptor of an unnamed file (0600) that holds it.
+
+    It never has a path on a disk and is gone with the last process that has it open, whatever kills that.
+    """
+    fd = os.memfd_create(name, 0)
+    os.fchmod(fd, 0o600)
+    os.write(fd, content)
+    os.set_inheritable(fd, True)
+    return fd

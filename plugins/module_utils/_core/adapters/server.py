@@ -1,0 +1,283 @@
+# Copyright: pgkeep contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection.
+"""The server, asked with SQL: read-only, with a time limit, and never by way of our environment."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+try:
+    import psycopg2
+    import psycopg2.extensions
+except ImportError:
+    HAS_PSYCOPG2 = False
+else:
+    HAS_PSYCOPG2 = True
+
+from ..domain import patterns
+from ..domain.commands import check_password, conninfo
+from ..domain.database_sql import quote_identifier
+from ..domain.errors import ConfigurationError, ServerError
+from ..domain.facts import DatabaseEntry, DatabaseFacts, Obstacles, ServerFacts
+from ..domain.model import Connection, DumpOptions
+from . import server_sql as sql
+
+STATEMENT_TIMEOUT = 60  # seconds; the catalogue of a huge database takes a few
+
+_INVALID_REGULAR_EXPRESSION = "2201B"
+_QUERY_CANCELED = "57014"
+_PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin"}
+_environment_lock = threading.Lock()
+
+# What libpq and the server say, and what to do. The server's part is in its own language: the last line is for that.
+_ADVICE = (
+    (
+        r"password authentication failed|no password supplied|password retrieved from file",
+        "check login_user and login_password, or the passfile (libpq ignores one that others may read)",
+    ),
+    (r"[Pp]eer authentication failed", "run as the operating system's user of that name, or map it in pg_ident.conf"),
+    (r"no pg_hba.conf entry|pg_hba.conf rejects", "allow this host, role and database in the server's pg_hba.conf"),
+    (r"permission denied for database|does not have CONNECT", "GRANT CONNECT ON DATABASE to the role"),
+    (r"database .* does not exist", "check the name of the database"),
+    (r"role .* does not exist|not permitted to log in", "check login_user"),
+    (r"not currently accepting connections|invalid database", "this database cannot be dumped as it is"),
+    (r"too many (clients|connections)|connection slots", "raise max_connections, or run when there is less load"),
+    (r"starting up|shutting down|in recovery mode|not yet accepting", "wait until the server is up, then run again"),
+    (r"could not translate host name", "check login_host"),
+    (r"service", "check service and service_file"),
+    (r"SSL|certificate|root\.crt", "check ssl_mode, ca_cert, ssl_cert and ssl_key, and the server's TLS settings"),
+)  # fmt: skip
+_NOT_THERE = "is the server running? check login_host, login_port and login_unix_socket"
+
+
+def scrub_environment(environment: MutableMapping[str, str]) -> None:
+    """Given our own environment, take every variable of libpq out of it; each front does so before anything else.
+
+    psycopg2 reads them from the process: a PGSERVICE, PGHOSTADDR or PGOPTIONS left in a crontab would send a backup
+    elsewhere. All of PG* goes, known or not, but for our own PGKEEP_*.
+    """
+    for name in [name for name in environment if name.startswith("PG") and not name.startswith("PGKEEP_")]:
+        del environment[name]
+
+
+class Session:
+    """One connection to one database."""
+
+    def __init__(self, connection: Any, database: str) -> None:
+        self._connection = connection
+        self.database = database
+
+    @property
+    def host(self) -> str:
+        """Return where the connection went: a host, or a socket's directory. Client programs of another make may look
+        for the socket elsewhere; give them this.
+        """
+        return str(self._connection.info.host or "")
+
+    def rows(self, query: str, parameters: Any = None) -> list[tuple[Any, ...]]:
+        """Given a query, return its rows; raise ServerError where the server refuses."""
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(query, parameters)
+                return [tuple(map(_decoded, row)) for row in cursor.fetchall()] if cursor.description else []
+        except psycopg2.Error as error:
+            raise _query_error(error, self.database) from None
+
+    def row(self, query: str, parameters: Any = None) -> tuple[Any, ...]:
+        """Given a query of one row, return that row."""
+        return self.rows(query, parameters)[0]
+
+
+class _QueryError(ServerError):
+    """A refused query, with the code that says why."""
+
+    code = ""
+
+
+def _decoded(value: Any) -> Any:
+    """Given a value, return text for bytes. In an SQL_ASCII database text is bytes of any kind."""
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return [_decoded(item) for item in value] if isinstance(value, list) else value
+
+
+def _query_error(error: Any, database: str) -> _QueryError:
+    if error.pgcode == _QUERY_CANCELED:
+        said = f"stopped the query, after {STATEMENT_TIMEOUT} s or because it was told to: run again"
+    elif error.pgcode is None:
+        said = f"went away: {_one_line(str(error))}: look into the server's log, then run again"
+    else:
+        said = f"says: {_one_line(error.diag.message_primary or str(error))}"
+    translated = _QueryError(f"database {database!r}: the server {said}")
+    translated.code = error.pgcode or ""
+    return translated
+
+
+@contextmanager
+def connect(connection: Connection, database: str | None = None) -> Iterator[Session]:
+    """Given a connection and a database (None: the one to connect to first), yield a session; raise ServerError where
+    there is none. It reads only, sees no schema but pg_catalog unless named, and has switched to session_role.
+    """
+    if not HAS_PSYCOPG2:
+        raise ServerError(
+            "the Python library psycopg2 is missing: install the package python3-psycopg2, or psycopg2-binary with pip"
+        )
+    if connection.login_password:
+        check_password(connection.login_password)
+    shown = connection.login_db if database is None else database
+    try:
+        link = _open(connection, database)
+    except psycopg2.Error as error:
+        raise ServerError(f"cannot connect to database {shown!r}: {_connect_advice(str(error))}") from None
+    except (UnicodeError, ValueError):
+        raise ConfigurationError(f"cannot connect to database {shown!r}: a name or option is not valid text") from None
+    try:
+        yield _prepared(Session(link, shown), link, connection)
+    finally:
+        link.close()
+
+
+def _open(connection: Connection, database: str | None) -> Any:
+    secrets = {"password": connection.login_password, "passfile": connection.passfile}
+    given: dict[str, Any] = {name: value for name, value in secrets.items() if value}
+    with _service_file(connection.service_file):
+        return psycopg2.connect(conninfo(connection, database), client_encoding="UTF8", **given)
+
+
+@contextmanager
+def _service_file(path: str | None) -> Iterator[None]:
+    """Given a service file, show it to libpq, which before version 18 takes it from the environment alone."""
+    if not path:
+        yield
+        return
+    with _environment_lock:
+        os.environ["PGSERVICEFILE"] = path
+        try:
+            yield
+        finally:
+            del os.environ["PGSERVICEFILE"]
+
+
+def _prepared(session: Session, link: Any, connection: Connection) -> Session:
+    # Decoding is ours: psycopg2's own stops at the first name that is not valid in the encoding.
+    psycopg2.extensions.register_type(psycopg2.extensions.BYTES, link)
+    psycopg2.extensions.register_type(psycopg2.extensions.BYTESARRAY, link)
+    link.set_session(readonly=True, autocommit=True)
+    # By SET and not by libpq's options, which connection poolers refuse.
+    session.rows(f"SET search_path = ''; SET statement_timeout = '{STATEMENT_TIMEOUT}s'")
+    if connection.session_role:
+        try:
+            session.rows(f"SET ROLE {quote_identifier(connection.session_role)}")
+        except _QueryError as error:
+            raise ServerError(f"{error}: check session_role") from None
+    return session
+
+
+def _connect_advice(said: str) -> str:
+    advice = next((todo for pattern, todo in _ADVICE if re.search(pattern, said)), _NOT_THERE)
+    return f"{_one_line(said)}: {advice}"
+
+
+def _one_line(said: str) -> str:
+    """Given a message, return its lines but for libpq's own hints as one."""
+    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("\t")]
+    return "; ".join(dict.fromkeys(lines)) or "no reason given"
+
+
+def server_facts(session: Session) -> ServerFacts:
+    """Given a session in any database, return what the server and the role are."""
+    *facts, may_read_control = session.row(sql.SERVER)
+    # Asked apart: the server checks the right to call a function also where the call would never be made.
+    identifier = str(session.row(sql.SYSTEM_IDENTIFIER)[0]) if may_read_control else None
+    return replace(ServerFacts(*facts), system_identifier=identifier)
+
+
+def databases(session: Session) -> tuple[DatabaseEntry, ...]:
+    """Given a session in any database, return all databases by name, also those that cannot be dumped."""
+    return tuple(
+        replace(DatabaseEntry(name, *rest), readable_name=len(name.encode()) == length)
+        for name, length, *rest in session.rows(sql.DATABASES)
+    )
+
+
+def database_facts(session: Session) -> DatabaseFacts:
+    """Given a session in a database, return what is known of that database besides its contents."""
+    number = int(session.row("SELECT current_setting('server_version_num')")[0])
+    plain = session.row(sql.database(number))
+    names = (
+        "name", "owner", "encoding", "locale_provider", "collate", "ctype", "locale", "icu_rules", "collation_version",
+        "tablespace", "connection_limit", "is_template", "comment", "has_acl", "size",
+    )  # fmt: skip
+    facts = dict(zip(names, plain))
+    facts["locale_provider"] = _PROVIDERS.get(facts["locale_provider"], facts["locale_provider"])
+    acl = _dictionaries(session.rows(sql.ACL), ("grantor", "grantee", "privilege", "grantable"))
+    counts = session.row(sql.COUNTS)
+    return DatabaseFacts(
+        acl=acl if facts.pop("has_acl") else None,
+        settings=tuple(_setting(role, text) for role, text in session.rows(sql.SETTINGS)),
+        extensions=_dictionaries(session.rows(sql.EXTENSIONS), ("name", "version", "schema")),
+        roles=tuple(name for (name,) in session.rows(sql.ROLES)),
+        tablespaces=tuple(name for (name,) in session.rows(sql.TABLESPACES)),
+        **dict(zip(("tables", "relations", "large_objects", "subscriptions"), counts)),
+        **facts,
+    )
+
+
+def _dictionaries(rows: Sequence[tuple[Any, ...]], names: Sequence[str]) -> tuple[dict[str, Any], ...]:
+    return tuple(dict(zip(names, row)) for row in rows)
+
+
+def _setting(role: str | None, text: str) -> dict[str, Any]:
+    name, _, value = text.partition("=")
+    return {"role": role, "name": name, "value": value}
+
+
+def resolve_patterns(session: Session, dump: DumpOptions) -> patterns.Matches:
+    """Given a session in a database, return what each pattern of the dump matches there; raise ConfigurationError for
+    one that matches nothing. pg_dump itself is silent about a wrong exclusion, and about one wrong table of two.
+    """
+    return patterns.Matches(
+        tuple(_match(session, option, text) for option in patterns.OPTIONS for text in getattr(dump, option))
+    )
+
+
+def _match(session: Session, option: str, text: str) -> patterns.Match:
+    parsed = patterns.parse(text, option)
+    if parsed.database not in (None, session.database):
+        another = f"another database than {session.database!r}"
+        raise ConfigurationError(f"{option} has the pattern {text!r}, which names {another}: leave that part out")
+    kind = sql.SCHEMAS if option in patterns.SCHEMA_OPTIONS else sql.RELATIONS
+    try:
+        # Like pg_dump: a table without a schema is looked for in the role's own search path.
+        session.rows("RESET search_path")
+        found = session.rows(kind, {"name": parsed.name, "schema": parsed.schema})
+    except _QueryError as error:
+        if error.code == _INVALID_REGULAR_EXPRESSION:
+            raise ConfigurationError(f"{option} has the pattern {text!r}, which cannot be used: {error}") from None
+        raise
+    finally:
+        session.rows("SET search_path = ''")
+    if not found:
+        existing = session.rows(sql.SCHEMA_NAMES if option in patterns.SCHEMA_OPTIONS else sql.RELATION_NAMES)
+        raise patterns.no_match(option, text, session.database, [name for (name,) in existing])
+    return patterns.Match(option, text, tuple(oid for oid, _ in found), tuple(name for _, name in found))
+
+
+def obstacles(session: Session, matches: patterns.Matches) -> Obstacles:
+    """Given a session in a database and what a dump's patterns match there, return what of it the role cannot read."""
+    asked = {option: matches.oids(option) for option in patterns.OPTIONS}
+    asked_for = {**asked, "everything": matches.everything, "by_table": bool(asked["tables"])}
+    tables, with_data, row_security, no_select, no_usage = session.row(sql.OBSTACLES, asked_for)
+    unreadable = session.row(sql.UNREADABLE_LARGE_OBJECTS)[0] if matches.everything else 0
+    return Obstacles(
+        tables, with_data, tuple(row_security or ()), tuple(no_select or ()), tuple(no_usage or ()), unreadable
+    )

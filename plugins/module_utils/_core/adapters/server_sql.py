@@ -1,0 +1,181 @@
+# Copyright: pgkeep contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection.
+"""The queries of `server`. With an empty search_path every name is pg_catalog's; where it is not, all is qualified."""
+
+from __future__ import annotations
+
+# session_user counts for CONNECT: the role to switch to is only switched to afterwards.
+_CONNECT = "has_database_privilege(session_user, d.oid, 'CONNECT')"
+
+SERVER = """
+SELECT current_setting('server_version'), current_setting('server_version_num')::int, current_user::text,
+       r.rolsuper, r.rolbypassrls, has_table_privilege('pg_authid', 'SELECT'), pg_is_in_recovery(),
+       current_setting('max_locks_per_transaction')::int
+       * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int),
+       has_function_privilege('pg_control_system()', 'EXECUTE')
+FROM pg_roles r WHERE r.rolname = current_user
+"""
+
+SYSTEM_IDENTIFIER = "SELECT system_identifier FROM pg_control_system()"
+
+DATABASES = f"""
+SELECT d.datname::text, octet_length(d.datname::text), pg_get_userbyid(d.datdba)::text,
+       d.datallowconn, d.datistemplate, d.datconnlimit = -2, {_CONNECT},
+       CASE WHEN d.datconnlimit <> -2
+                 AND (has_database_privilege(d.oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE'))
+            THEN pg_database_size(d.oid) END
+FROM pg_database d
+ORDER BY d.datname::text COLLATE "C"
+"""
+
+_THIS = "SELECT d.oid FROM pg_database d WHERE d.datname = current_database()"
+
+
+def database(version_num: int) -> str:
+    """Given a server's version, return the query for the current database's row."""
+    provider = "d.datlocprovider::text" if version_num >= 150000 else "'c'"
+    locale = "d.datlocale" if version_num >= 170000 else "d.daticulocale" if version_num >= 150000 else "NULL"
+    rules = "d.daticurules" if version_num >= 160000 else "NULL"
+    collation_version = "d.datcollversion" if version_num >= 150000 else "NULL"
+    return f"""
+SELECT d.datname::text, pg_get_userbyid(d.datdba)::text, pg_encoding_to_char(d.encoding)::text, {provider},
+       d.datcollate::text, d.datctype::text, {locale}, {rules}, {collation_version}, t.spcname::text, d.datconnlimit,
+       d.datistemplate, shobj_description(d.oid, 'pg_database'), d.datacl IS NOT NULL, pg_database_size(d.oid)
+FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace
+WHERE d.datname = current_database()
+"""
+
+
+ACL = """
+SELECT pg_get_userbyid(a.grantor)::text, CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee)::text END,
+       a.privilege_type, a.is_grantable
+FROM pg_database d, aclexplode(d.datacl) WITH ORDINALITY a
+WHERE d.datname = current_database()
+ORDER BY a.ordinality
+"""
+
+# Order matters to nobody but people who compare: role after role, as it was set within each.
+SETTINGS = f"""
+SELECT CASE WHEN s.setrole <> 0 THEN pg_get_userbyid(s.setrole)::text END, c.setting
+FROM pg_db_role_setting s, unnest(s.setconfig) WITH ORDINALITY c (setting, place)
+WHERE s.setdatabase = ({_THIS})
+ORDER BY 1 NULLS FIRST, c.place
+"""
+
+EXTENSIONS = """
+SELECT e.extname::text, e.extversion, n.nspname::text
+FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+ORDER BY e.extname::text COLLATE "C"
+"""
+
+# The first superuser is in no pg_shdepend row, so what it owns is looked for. Roles named pg_* are in every server.
+ROLES = f"""
+WITH used AS (
+    SELECT refobjid AS oid FROM pg_shdepend
+    WHERE refclassid = 'pg_authid'::regclass
+          AND (dbid = ({_THIS}) OR (dbid = 0 AND classid = 'pg_database'::regclass AND objid = ({_THIS})))
+    UNION SELECT datdba FROM pg_database WHERE datname = current_database()
+    UNION SELECT setrole FROM pg_db_role_setting WHERE setdatabase = ({_THIS})
+    UNION (SELECT 10::oid WHERE EXISTS (SELECT FROM pg_class WHERE oid >= 16384 AND relowner = 10)
+                             OR EXISTS (SELECT FROM pg_proc WHERE oid >= 16384 AND proowner = 10)
+                             OR EXISTS (SELECT FROM pg_type WHERE oid >= 16384 AND typowner = 10)
+                             OR EXISTS (SELECT FROM pg_namespace WHERE oid >= 16384 AND nspowner = 10)
+                             OR EXISTS (SELECT FROM pg_largeobject_metadata WHERE lomowner = 10))
+)
+SELECT r.rolname::text FROM pg_roles r JOIN used ON used.oid = r.oid
+WHERE r.rolname !~ '^pg_'
+ORDER BY r.rolname::text COLLATE "C"
+"""
+
+TABLESPACES = """
+SELECT t.spcname::text FROM pg_tablespace t
+WHERE t.oid IN (SELECT dattablespace FROM pg_database WHERE datname = current_database()
+                UNION SELECT reltablespace FROM pg_class)
+      AND t.spcname NOT IN ('pg_default', 'pg_global')
+ORDER BY t.spcname::text COLLATE "C"
+"""
+
+_OURS = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+
+COUNTS = f"""
+SELECT count(*) FILTER (WHERE c.relkind IN ('r', 'p')), count(*),
+       (SELECT count(*) FROM pg_largeobject_metadata),
+       (SELECT count(subdbid) FROM pg_subscription WHERE subdbid = ({_THIS}))
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE {_OURS}
+"""
+
+# The two that run in the role's own search path, which may have anything in front of pg_catalog.
+RELATIONS = """
+SELECT c.oid, pg_catalog.format('%%s.%%s', n.nspname, c.relname)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+WHERE c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'p', 'v', 'm', 'S', 'f']::pg_catalog."char"[])
+      AND c.relname::pg_catalog.text OPERATOR(pg_catalog.~) %(name)s COLLATE pg_catalog."default"
+      AND CASE WHEN %(schema)s::pg_catalog.text IS NULL THEN pg_catalog.pg_table_is_visible(c.oid)
+               ELSE n.nspname::pg_catalog.text OPERATOR(pg_catalog.~) %(schema)s COLLATE pg_catalog."default" END
+"""
+
+SCHEMAS = """
+SELECT n.oid, n.nspname::pg_catalog.text FROM pg_catalog.pg_namespace n
+WHERE n.nspname::pg_catalog.text OPERATOR(pg_catalog.~) %(name)s COLLATE pg_catalog."default"
+"""
+
+# For hints only, so a few thousand are enough.
+RELATION_NAMES = f"""
+SELECT format('%s.%s', n.nspname, c.relname)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND {_OURS}
+LIMIT 5000
+"""
+
+SCHEMA_NAMES = f"SELECT n.nspname::text FROM pg_namespace n WHERE {_OURS} LIMIT 5000"
+
+# Which relations pg_dump takes, by its own rules: tables given by name count alone; else schemas, else all. A sequence
+# that belongs to a column comes with its table. Members of extensions do not, but for their configuration's rows.
+OBSTACLES = f"""
+WITH configuration AS (
+    SELECT unnest(e.extconfig) AS oid FROM pg_extension e WHERE %(everything)s
+), relation AS (
+    SELECT c.oid, c.relkind, c.relrowsecurity, n.oid AS schema, n.nspname,
+           format('%%s.%%s', n.nspname, c.relname) AS name,
+           CASE WHEN %(by_table)s THEN c.oid = ANY (%(tables)s::oid[])
+                ELSE ({_OURS}) AND (%(everything)s OR n.oid = ANY (%(schemas)s::oid[]))
+                     AND n.oid <> ALL (%(exclude_schemas)s::oid[]) END
+           AND c.oid <> ALL (%(exclude_tables)s::oid[]) AS named,
+           EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                   AND d.deptype = 'e') AS of_extension,
+           c.oid IN (SELECT oid FROM configuration) AS of_configuration,
+           c.oid <> ALL (%(exclude_table_data)s::oid[]) AS with_data
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't'
+), taken AS (
+    SELECT r.* FROM relation r
+    WHERE r.of_configuration OR (NOT r.of_extension AND (r.named OR (r.relkind = 'S' AND EXISTS (
+        SELECT FROM pg_depend d JOIN relation t ON t.oid = d.refobjid AND t.named AND NOT t.of_extension
+        WHERE d.classid = 'pg_class'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
+              AND d.deptype IN ('a', 'i')))))
+)
+SELECT count(*) FILTER (WHERE relkind <> 'S'), count(*) FILTER (WHERE relkind = 'r' AND with_data),
+       array_agg(name ORDER BY name) FILTER (WHERE relkind = 'r' AND with_data AND relrowsecurity
+                                             AND row_security_active(oid)),
+       array_agg(name ORDER BY name) FILTER (WHERE (relkind <> 'S' OR with_data)
+                                             AND NOT has_table_privilege(oid, 'SELECT')),
+       array_agg(DISTINCT nspname::text) FILTER (WHERE (relkind <> 'S' OR with_data)
+                                                 AND NOT has_schema_privilege(schema, 'USAGE'))
+FROM taken
+"""
+
+# There is no has_largeobject_privilege before 18. pg_read_all_data covers large objects from 19 on.
+UNREADABLE_LARGE_OBJECTS = """
+SELECT count(*) FROM pg_largeobject_metadata m
+WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+      AND current_setting('lo_compat_privileges') <> 'on'
+      AND NOT pg_has_role(m.lomowner, 'USAGE')
+      AND NOT EXISTS (SELECT FROM aclexplode(m.lomacl) a
+                      WHERE a.privilege_type = 'SELECT' AND (a.grantee = 0 OR pg_has_role(a.grantee, 'USAGE')))
+      AND NOT CASE WHEN current_setting('server_version_num')::int >= 190000
+                   THEN pg_has_role('pg_read_all_data', 'USAGE') ELSE false END
+"""

@@ -1,0 +1,146 @@
+# Copyright: pgkeep contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection.
+"""Which client programs this host has, and what they can do: asked of the programs, never assumed."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..domain.commands import FIRST_CLIENT_WITH_METHODS
+from ..domain.compression import LEVELS
+from ..domain.errors import ToolError
+from .process import SEARCH_PATH
+
+VERSIONED = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")  # Debian's and PGDG's places, all majors side by side
+PROGRAMS = ("pg_dump", "pg_dumpall", "pg_restore")
+
+_WRAPPER = "pg_wrapper"  # Debian's: it chooses a version itself, by rules of its own
+_PATIENCE = 30  # seconds for a program that only prints something
+_ENVIRONMENT = {"PATH": SEARCH_PATH, "HOME": "/", "LC_ALL": "C", "LANGUAGE": "C"}
+
+
+@dataclass(frozen=True)
+class Tools:
+    """One set of client programs."""
+
+    major: int
+    version: str  # as pg_dump prints it: "15.18 (Debian 15.18-0+deb12u1)"
+    pg_dump: str
+    pg_dumpall: str
+    pg_restore: str
+
+    @property
+    def number(self) -> tuple[int, ...]:
+        """Return the version as numbers, for comparison."""
+        return tuple(int(part) for part in re.findall(r"[0-9]+", self.version.split(" ")[0]))
+
+
+def default_directories(path: str | None = None) -> tuple[str, ...]:
+    """Given a PATH (None: our own), return where client programs may be, as patterns, in the order of preference."""
+    given = os.environ.get("PATH", "") if path is None else path
+    ours = [directory for directory in given.split(":") if os.path.isabs(directory)]
+    return tuple(dict.fromkeys((*VERSIONED, *ours, *SEARCH_PATH.split(":"))))
+
+
+def find(server_version_num: int, bin_dir: str | None = None, search: Sequence[str] | None = None) -> Tools:
+    """Given a server's version and perhaps the one directory to look in, return the client programs for it: the
+    server's own major version, else the next newer one; raise ToolError where there is none. Never an older one.
+    """
+    wanted = server_version_num // 10000
+    package = f"install the package postgresql-client-{wanted} (Debian, Ubuntu) or postgresql{wanted} (PGDG's RPM)"
+    directories = [bin_dir] if bin_dir else _existing(default_directories() if search is None else search)
+    found = [tools for tools in (_look(directory, strict=bool(bin_dir)) for directory in directories) if tools]
+    usable = [tools for tools in found if tools.major >= wanted]
+    if usable:
+        nearest = min(tools.major for tools in usable)
+        return max((tools for tools in usable if tools.major == nearest), key=lambda tools: tools.number)
+    if not found:
+        raise ToolError(f"pg_dump was not found: {package}, or set bin_dir to where it is")
+    newest = max(found, key=lambda tools: tools.number)
+    raise ToolError(
+        f"pg_dump is too old: the server has version {wanted}, and the newest client on this host is {newest.version}"
+        f" in {os.path.dirname(newest.pg_dump)}: {package}, or set bin_dir to where a newer one is"
+    )
+
+
+def newest(bin_dir: str | None = None) -> Tools:
+    """Given perhaps the one directory to look in, return the newest client programs; raise ToolError where there is none."""
+    directories = [bin_dir] if bin_dir else _existing(default_directories())
+    found = [tools for tools in (_look(directory, strict=bool(bin_dir)) for directory in directories) if tools]
+    if not found:
+        raise ToolError("pg_restore was not found: install the package postgresql-client, or set bin_dir to where it is")
+    return max(found, key=lambda tools: tools.number)
+
+
+def _existing(patterns: Iterable[str]) -> list[str]:
+    found = [directory for pattern in patterns for directory in sorted(glob.glob(pattern))]
+    return list(dict.fromkeys(found))
+
+
+def _look(directory: str, strict: bool) -> Tools | None:
+    """Given a directory, return the programs in it; None, or ToolError when strict, where one of them is missing."""
+    paths = [os.path.join(directory, program) for program in PROGRAMS]
+    missing = [path for path in paths if not os.access(path, os.X_OK) or os.path.isdir(path)]
+    wrapped = [path for path in paths if os.path.basename(os.path.realpath(path)) == _WRAPPER]
+    if missing or wrapped:
+        if strict and missing:
+            raise ToolError(f"bin_dir is {directory!r}, without {os.path.basename(missing[0])}: correct it or omit it")
+        if strict:
+            place = VERSIONED[0].replace("*", "VERSION")
+            raise ToolError(f"bin_dir is {directory!r}, which has only Debian's pg_wrapper: set it to {place}")
+        return None
+    _, said = _ask((paths[0], "--version"))
+    match = re.match(r"pg_dump \(PostgreSQL\) (([0-9]+)\S*( \(.*\))?)", said)
+    if not match:
+        if strict:
+            raise ToolError(f"{paths[0]} --version does not say its version: {said.strip()[:200]!r}")
+        return None
+    return Tools(int(match.group(2)), match.group(1), *paths)
+
+
+def inside_methods(tools: Tools, methods: Iterable[str] = ("zstd", "gzip", "lz4")) -> frozenset[str]:
+    """Given client programs, return which of the methods pg_dump can compress with inside an archive."""
+    return frozenset(method for method in methods if _compresses(tools, method))
+
+
+def _compresses(tools: Tools, method: str) -> bool:
+    """Ask by dumping from where no server can be: pg_dump refuses a method that it lacks before it connects."""
+    if tools.major < FIRST_CLIENT_WITH_METHODS and method != "gzip":
+        return False
+    flag = "--compress=1" if tools.major < FIRST_CLIENT_WITH_METHODS else f"--compress={method}:1"
+    nowhere = "host='/dev/null/pgkeep' dbname='postgres' user='postgres'"
+    status, said = _ask((tools.pg_dump, "--format=custom", flag, "--no-password", f"--dbname={nowhere}"))
+    # Clients before 16 built without zlib only warn of it, so the message about the connection alone is no proof.
+    return status != 0 and "connect" in said and "compress" not in said
+
+
+def programs() -> dict[str, str]:
+    """Return the compression programs of this host: path by method."""
+    found = {method: shutil.which(method, path=SEARCH_PATH) for method in LEVELS}
+    return {method: path for method, path in found.items() if path}
+
+
+def _ask(argv: tuple[str, ...]) -> tuple[int, str]:
+    """Given a command that only says something, return its status and all that it says; -1 where it cannot be run."""
+    try:
+        done = subprocess.run(
+            argv,
+            env=_ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_PATIENCE,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return -1, str(error)
+    return done.returncode, done.stdout.decode(errors="replace")

@@ -1,0 +1,373 @@
+# Copyright: pgkeep contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection.
+"""The command `pgkeep`: the same services as the modules, for cron and for people. The only place that prints and exits."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+from datetime import datetime, timezone
+from typing import Any, Callable, Sequence
+
+from .adapters import config
+from .adapters.observer import LineObserver, Observer, TerminalObserver
+from .adapters.process import Cancellation
+from .adapters.server import scrub_environment
+from .domain.errors import DONE, ConfigurationError, Interrupted, PgkeepError
+from .domain.model import (
+    AdoptOptions,
+    Connection,
+    DumpOptions,
+    Filter,
+    ListingOptions,
+    Location,
+    Option,
+    Policy,
+    PruneOptions,
+    Repository,
+    RunOptions,
+    Scope,
+    Selection,
+    options_of,
+)
+from .domain.text import backup_lines, plan_lines, printable, statistics_lines, table
+from .domain.version import VERSION
+
+Raw = dict[str, Any]
+DESCRIPTION = "Backups of PostgreSQL databases that are known to be complete: take, list, count, prune."
+EPILOG = (
+    "Exit status: 0 done, 1 failed, 2 usage or configuration, 3 another run holds the lock, 4 some databases failed and"
+    " the others are done."
+)
+# One name can belong to several classes; it is one option of the command, and the positional arguments have their own.
+_POSITIONAL = {"databases"}
+_ADOPT_RUN = {name: item for name, item in options_of(RunOptions).items() if name not in ("max_age", "parallel")}
+
+
+def _add_option(parser: argparse.ArgumentParser, name: str, option: Option) -> None:
+    flag, more = "--" + name.replace("_", "-"), ""
+    if option.default not in (None, "", (), False):
+        more = f" Default: {option.default}."
+    text = (option.help + more).replace("%", "%%")
+    if option.kind == "bool":
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+    elif option.kind == "list":
+        parser.add_argument(flag, action="append", metavar="NAME", default=argparse.SUPPRESS, help=text + " Repeatable.")
+    else:
+        metavar = None if option.choices else option.kind.upper()
+        kind: Callable[[str], Any] = int if option.kind == "int" else str
+        parser.add_argument(
+            flag, type=kind, choices=option.choices or None, metavar=metavar, default=argparse.SUPPRESS, help=text
+        )
+
+
+def _add_options(parser: argparse.ArgumentParser, *groups: Any) -> None:
+    known: dict[str, Option] = {}
+    for group in groups:
+        known.update(group if isinstance(group, dict) else options_of(group))
+    for name, option in known.items():
+        if name not in _POSITIONAL and option.kind != "password":  # a password in a process list is everybody's
+            _add_option(parser, name, option)
+
+
+def _add_command(commands: Any, name: str, text: str, *, job: bool = True) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, epilog=EPILOG, allow_abbrev=False)
+    if job:
+        parser.add_argument("--job", metavar="JOB", help="Take the options from this job; those given here overrule it.")
+    parser.add_argument("--config-dir", metavar="DIR", default=config.DIRECTORY, help=f"Default: {config.DIRECTORY}.")
+    parser.add_argument("--json", action="store_true", help="Print the result as JSON, with the keys of the modules.")
+    return parser
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("pgkeep", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
+    parser.add_argument("--version", action="store_true", help="Print the version and the checksum of this program.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    databases = {"nargs": "*", "metavar": "DATABASE", "default": argparse.SUPPRESS}
+    dry_run = {"action": "store_true", "help": "Look at everything, change nothing, say what would happen."}
+
+    take = _add_command(commands, "backup", "Take backups.")
+    take.add_argument("databases", help="Names of databases. None: all that the other options select.", **databases)
+    take.add_argument("--dry-run", **dry_run)
+    _add_options(take, Location, Selection, DumpOptions, RunOptions, Connection)
+
+    show = _add_command(commands, "list", "List backups, the newest first.")
+    show.add_argument("databases", help="Only backups of these databases; @globals means the globals.", **databases)
+    show.add_argument("--limit", type=int, metavar="N", help="Show at most N backups.")
+    _add_options(show, Repository, Filter, ListingOptions)
+
+    figures = _add_command(commands, "stats", "Show statistics and the retention policy in force.")
+    figures.add_argument("databases", help="Only backups of these databases; @globals means the globals.", **databases)
+    _add_options(figures, Repository, Filter, Policy)
+
+    prune = _add_command(commands, "prune", "Delete the backups that the retention policy does not keep.")
+    prune.add_argument("databases", help="Only backups of these databases; @globals means the globals.", **databases)
+    prune.add_argument("--dry-run", **dry_run)
+    _add_options(prune, Repository, Scope, Policy, PruneOptions)
+
+    run = _add_command(commands, "run", "Run a job: back up, then prune.", job=False)
+    run.add_argument("job", metavar="JOB", help="Name of the job.")
+    run.add_argument("--dry-run", **dry_run)
+
+    adopt = _add_command(commands, "adopt", "Take over dumps that another tool made.")
+    adopt.add_argument("paths", nargs="+", metavar="PATH", help="A dump, or a directory that is searched for dumps.")
+    adopt.add_argument("--dry-run", **dry_run)
+    _add_options(adopt, Location, AdoptOptions, _ADOPT_RUN)
+
+    check = _add_command(commands, "check-config", "Check configuration files.", job=False)
+    check.add_argument("path", nargs="?", metavar="PATH", help="A file, or a configuration directory. Default: --config-dir.")
+    return parser
+
+
+# --- what each command does: given its options, return the exit code ---
+
+
+def _defaults(arguments: Raw) -> Raw:
+    """Given the command line, return the job it names, or the defaults of the configuration where there is one."""
+    directory = arguments["config_dir"]
+    if arguments.get("job"):
+        return config.load_job(directory, arguments["job"])
+    return config.load_defaults(directory) if os.path.isdir(directory) else {}
+
+
+def _repository(arguments: Raw, options: Raw) -> Raw:
+    """Given the options of a reading command, return them with the repository of the jobs where none was named."""
+    directory = arguments["config_dir"]
+    if options.get("repository") or arguments.get("job") or not os.path.isdir(directory):
+        return options
+    places = sorted({job["repository"] for job in config.load_all(directory).values()})
+    if len(places) > 1:
+        raise ConfigurationError(f"the jobs have several repositories ({', '.join(places)}): give --repository or --job")
+    return {**options, **({"repository": places[0]} if places else {})}
+
+
+def _given(arguments: Raw) -> Raw:
+    own = ("command", "config_dir", "json", "job", "dry_run", "limit", "paths", "path", "version")
+    return {name: value for name, value in arguments.items() if name not in own and value != []}
+
+
+def _options(arguments: Raw, only: Sequence[str] = ()) -> Raw:
+    """Given the command line, return the options in force; of the configuration only some, where some are named."""
+    configured = _defaults(arguments)
+    return {**{name: value for name, value in configured.items() if not only or name in only}, **_given(arguments)}
+
+
+def _observer(arguments: Raw) -> Observer:
+    if arguments["json"]:
+        return Observer()
+    if sys.stdout.isatty():
+        return TerminalObserver(sys.stdout, shutil.get_terminal_size().columns)
+    return LineObserver(sys.stdout)
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=1, ensure_ascii=True))
+
+
+def _warn(texts: Sequence[str]) -> None:
+    for text in texts:
+        print(f"pgkeep: warning: {printable(text)}", file=sys.stderr)
+
+
+def _error(text: str) -> None:
+    for line in text.split("\n"):
+        print(f"pgkeep: error: {printable(line)}", file=sys.stderr)
+
+
+def _backup(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
+    from .services.backup import backup
+
+    options = _options(arguments)
+    if arguments.get("databases"):
+        options.pop("include", None)  # the job's; names on the command line are more exact
+    result = backup(options, arguments["dry_run"], clock, cancellation, _observer(arguments))
+    if arguments["json"]:
+        _print_json(result.to_json())
+    else:
+        _report_backup(result, arguments["dry_run"])
+    return result.exit_code
+
+
+def _report_backup(result: Any, dry_run: bool) -> None:
+    if dry_run:
+        rows = [(item.database, item.status, item.message) for item in result.outcomes]
+        print("\n".join(table(("DATABASE", "STATUS", "WHAT"), rows)))
+    for database, reason in result.skipped:
+        print(f"{printable(database)}: skipped, {reason}")
+    if result.new and len(result.new) < len(result.outcomes):
+        print(f"new databases: {', '.join(map(printable, result.new))}")
+    _warn(result.warnings if dry_run else result.run_warnings)
+    if result.message:
+        for outcome in result.bad:
+            _error(f"{outcome.database}: {outcome.message}")
+
+
+def _list(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
+    from .services.listing import listing
+
+    listed = listing(_repository(arguments, _options(arguments, ("repository",))), False, clock, cancellation)
+    shown = listed.backups[: arguments["limit"]]
+    if arguments["json"]:
+        _print_json(listed.to_json(shown))
+    else:
+        print("\n".join(backup_lines(shown, listed.now)))
+        if listed.show_foreign and listed.foreign:
+            rows = [(item.path, item.reason) for item in listed.foreign]
+            print("\n" + "\n".join(table(("NOT A BACKUP", "REASON"), rows)))
+    _warn(listed.warnings)
+    if listed.failed:
+        _error(listed.message)
+    return listed.exit_code
+
+
+def _stats(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
+    from .services.job import with_policy
+    from .services.listing import listing
+
+    configured = _defaults(arguments)
+    if arguments.get("job"):
+        configured = with_policy(configured)
+    policy = {name: value for name, value in configured.items() if name in options_of(Policy) or name == "repository"}
+    listed = listing(_repository(arguments, {**policy, **_given(arguments)}), False, clock, cancellation)
+    if arguments["json"]:
+        _print_json(listed.to_json(()))
+    else:
+        print("\n".join(statistics_lines(listed.statistics(), listed.policy)))
+    _warn(listed.warnings)
+    return DONE
+
+
+def _prune(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
+    from .services.job import covered, prune_job
+    from .services.prune import prune
+
+    check = arguments["dry_run"]
+    if arguments.get("job"):
+        job = {**_defaults(arguments), **_given(arguments)}
+        names = arguments.get("databases") or covered(_defaults(arguments))
+        pruned = prune_job(job, names, check, clock, cancellation)
+        if pruned is None:
+            print("no backups")
+            return DONE
+    else:
+        pruned = prune(_options(arguments, (*options_of(Policy), "repository")), check, clock, cancellation)
+    return _report_prune(pruned, arguments["json"])
+
+
+def _report_prune(pruned: Any, as_json: bool) -> int:
+    from .services.prune import summary
+
+    if as_json:
+        _print_json(pruned.to_json())
+    else:
+        print("\n".join(plan_lines(pruned.plan)))
+        print(summary(pruned))
+    for database, text in pruned.failures:
+        _error(f"{database}: {text}")
+    code: int = pruned.exit_code
+    return code
+
+
+def _run(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
+    from .services.job import run_job
+    from .services.prune import summary
+
+    job = config.load_job(arguments["config_dir"], arguments["job"])
+    result = run_job(arguments["job"], job, arguments["dry_run"], clock, cancellation, _observer(arguments))
+    if arguments["json"]:
+        _print_json(result.to_json())
+    else:
+        _report_backup(result.backup, arguments["dry_run"])
+    if result.pruned and not arguments["json"]:
+        if arguments["dry_run"]:
+            print("\n".join(plan_lines(result.pruned.plan)))
+        for backup in result.pruned.deleted:
+            print(f"deleted {printable(backup.id)}")
+        print(summary(result.pruned))
+    for database, text in result.pruned.failures if result.pruned else ():
+        _error(f"{database}: {text}")
+    return result.exit_code
+
+
+def _adopt(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
+    from .services.adopt import adopt
+
+    only = ("repository", "instance", "bin_dir", "reserve")
+    options = _options(arguments, only)
+    result = adopt(options, arguments["paths"], arguments["dry_run"], clock, cancellation, _observer(arguments))
+    if arguments["json"]:
+        _print_json(result.to_json())
+    for outcome in result.bad:
+        _error(f"{outcome.database}: {outcome.message}")
+    return result.exit_code
+
+
+def _check_config(arguments: Raw, _clock: Callable[[], datetime], _cancellation: Cancellation) -> int:
+    path = arguments["path"] or arguments["config_dir"]
+    found = config.check_directory(path) if os.path.isdir(path) else config.check_file(path)
+    if arguments["json"]:
+        _print_json({"problems": [str(problem) for problem in found]})
+    elif not found:
+        print(f"{path}: no problems")
+    for problem in found:
+        _error(str(problem))
+    return ConfigurationError.exit_code if found else DONE
+
+
+_COMMANDS = {
+    "backup": _backup,
+    "list": _list,
+    "stats": _stats,
+    "prune": _prune,
+    "run": _run,
+    "adopt": _adopt,
+    "check-config": _check_config,
+}
+
+
+def _version() -> str:
+    """Return version and checksum of this program: that of the file which was installed."""
+    archive = getattr(__loader__, "archive", None)
+    if not archive:
+        return f"pgkeep {VERSION} (not installed)"
+    with open(archive, "rb") as file:
+        return f"pgkeep {VERSION} sha256:{hashlib.sha256(file.read()).hexdigest()}"
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Given a command line, carry it out; return the exit code."""
+    parser = _parser()
+    arguments = vars(parser.parse_args(argv))
+    if arguments["version"]:
+        print(_version())
+        return DONE
+    if not arguments["command"]:
+        parser.print_help()
+        return ConfigurationError.exit_code
+    scrub_environment(os.environ)
+    cancellation = Cancellation()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda received, _frame: cancellation.cancel(received))
+    try:
+        return _COMMANDS[arguments["command"]](arguments, _now, cancellation)
+    except Interrupted as error:
+        _error(f"{error}: what was not finished is gone, earlier backups are untouched")
+        return error.exit_code
+    except PgkeepError as error:
+        _error(str(error))
+        return error.exit_code
+    except BrokenPipeError:  # `pgkeep list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE

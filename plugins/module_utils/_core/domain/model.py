@@ -1,0 +1,310 @@
+# Copyright: pgkeep contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection.
+"""What a user can say: every option of every front, with its type, default and meaning, written once.
+
+Module argument specs, the command line, the configuration's JSON Schema, the documentation fragments and the role
+defaults are all made from, or checked against, the dataclasses below.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta
+from typing import Any, Mapping, TypeVar
+
+from .errors import ConfigurationError
+from .quantities import parse_duration, parse_size, parse_time
+
+FORMATS = ("custom", "directory", "plain", "tar")
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+COMPRESSION_METHODS = ("gzip", "lz4", "zstd", "none")
+COMPRESSION_PATTERN = r"^(auto|none|(gzip|lz4|zstd)(:[0-9]{1,2})?)$"
+RESERVE_PATTERN = r"^([0-9]+(\.[0-9]+)?%|[0-9]+(\.[0-9]+)? ?([kKMGT]i?)?B?)$"
+INSTANCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+LABEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: its kind decides the type in each front and how its text becomes a value."""
+
+    kind: str  # str | int | bool | list | path | duration | size | time | password
+    help: str  # whole sentences; `code` in backquotes
+    default: Any = None  # as a user would write it
+    required: bool = False
+    choices: tuple[str, ...] = ()
+    pattern: str = ""
+    minimum: int | None = None
+
+
+_PARSERS = {"duration": parse_duration, "size": parse_size, "time": parse_time, "list": tuple}
+
+
+def _value(option: Option, raw: Any) -> Any:
+    parser = _PARSERS.get(option.kind)
+    return raw if raw is None or parser is None else parser(raw)
+
+
+def option(kind: str, help: str, default: Any = None, **more: Any) -> Any:  # noqa: A002  (argparse's own word)
+    """Given an option's description, return the dataclass field that carries it and its parsed default."""
+    described = Option(kind=kind, help=help, default=default, **more)
+    return field(default=_value(described, default), repr=kind != "password", metadata={"option": described})
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How to reach one instance; the names are community.postgresql's."""
+
+    login_host: str = option("str", "Host of the server. Empty means the Unix socket.", "")
+    login_port: int = option("int", "Port of the server.", 5432, minimum=1)
+    login_user: str = option("str", "Role to connect as.", "postgres")
+    login_password: str | None = option(
+        "password",
+        "Password of the role. It never appears in a process list, log, result or diff. Prefer `passfile`, or peer"
+        " authentication over the socket. A newline in it is refused, because libpq could not read it back.",
+    )
+    login_unix_socket: str = option("path", "Directory of the Unix socket, where it is not the client's default.", "")
+    login_db: str = option("str", "Database to connect to first, for discovery and globals.", "postgres")
+    ssl_mode: str = option(
+        "str",
+        "TLS mode, honoured by every tool. What it asks for and cannot get is a failure, never a quieter connection.",
+        "prefer",
+        choices=SSL_MODES,
+    )
+    ca_cert: str | None = option("path", "File with the certificate authorities to verify the server with.")
+    ssl_cert: str | None = option("path", "File with the client certificate.")
+    ssl_key: str | None = option("path", "File with the client certificate's key.")
+    service: str | None = option(
+        "str",
+        "Name of a section of the connection service file. Connection options left at their defaults are then taken"
+        " from that section.",
+    )
+    service_file: str | None = option("path", "Connection service file, where it is not the client's default.")
+    passfile: str | None = option("path", "Password file (mode 0600), where it is not the client's default.")
+    session_role: str | None = option("str", "Role to switch to after connecting, for dumps as well.")
+    connect_timeout: timedelta = option("duration", "How long a connection attempt may take.", "10s")
+
+
+@dataclass(frozen=True)
+class Repository:
+    """Where backups are kept."""
+
+    repository: str = option("path", "Directory of the repository. Created with mode 0700 if its parent exists.", required=True)
+
+
+@dataclass(frozen=True)
+class Location(Repository):
+    """Where backups are kept, and under which name for the instance."""
+
+    instance: str = option(
+        "str",
+        "Name of the PostgreSQL server, as you call it. It is the first folder level of the repository.",
+        "main",
+        pattern=INSTANCE_PATTERN,
+    )
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which part of a repository; nothing said means all of it."""
+
+    instance: str | None = option("str", "Only backups of this instance.", pattern=INSTANCE_PATTERN)
+    databases: tuple[str, ...] = option("list", "Only backups of these databases; `@globals` means the globals.", ())
+
+
+@dataclass(frozen=True)
+class Filter(Scope):
+    """Which backups of a repository are shown; nothing said means all."""
+
+    label: str | None = option("str", "Only backups with this label.", pattern=LABEL_PATTERN)
+    before: datetime | None = option("time", "Only backups taken before this time.")
+    after: datetime | None = option("time", "Only backups taken at or after this time.")
+    complete: bool | None = option("bool", "Only backups whose files are all there (true), or only damaged ones (false).")
+    verified: bool | None = option("bool", "Only backups that were verified (true), or never were (false).")
+    pinned: bool | None = option("bool", "Only backups with a pin that holds (true), or without one (false).")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which databases of the instance; nothing said means all."""
+
+    databases: tuple[str, ...] = option(
+        "list", "Names of databases. One that does not exist is an error. With neither this nor `include`: all.", ()
+    )
+    include: tuple[str, ...] = option(
+        "list",
+        "Regular expressions (Python's) that a database's whole name must match. One that matches nothing is an error.",
+        (),
+    )
+    exclude: tuple[str, ...] = option(
+        "list", "Regular expressions for databases to leave out. One that matches nothing is an error.", ()
+    )
+
+
+@dataclass(frozen=True)
+class DumpOptions:
+    """What is dumped and how it is stored."""
+
+    format: str = option(
+        "str",
+        "Format of the archive. `custom` is one file that restores in parallel and in parts; `directory` can also be"
+        " dumped in parallel; `plain` is SQL text; `tar` is for old habits.",
+        "custom",
+        choices=FORMATS,
+    )
+    compression: str = option(
+        "str",
+        "`method:level` with the methods gzip, lz4, zstd and none, for example `zstd:3`. Done inside the archive where"
+        " the client can, through the external program otherwise. `auto` is the best that this host has: zstd inside"
+        " the archive, zstd through the program, else gzip.",
+        "auto",
+        pattern=COMPRESSION_PATTERN,
+    )
+    jobs: int = option("int", "Parallel jobs inside one database. More than 1 needs format `directory`.", 1, minimum=1)
+    tables: tuple[str, ...] = option(
+        "list",
+        "Dump only these tables (pg_dump's patterns). Like every option that leaves something out, it makes the backup"
+        " partial. A pattern that matches nothing is an error.",
+        (),
+    )
+    exclude_tables: tuple[str, ...] = option("list", "Leave these tables out (pg_dump's patterns).", ())
+    schemas: tuple[str, ...] = option("list", "Dump only these schemas (pg_dump's patterns).", ())
+    exclude_schemas: tuple[str, ...] = option("list", "Leave these schemas out (pg_dump's patterns).", ())
+    exclude_table_data: tuple[str, ...] = option("list", "Leave the rows of these tables out, keep their definition.", ())
+    globals: bool = option("bool", "Also dump roles and tablespaces (pg_dumpall), as a backup of its own.", True)
+    role_passwords: str = option(
+        "str",
+        "Whether the globals contain the roles' password verifiers. `auto` takes them where the role may read them and"
+        " says so where it may not; `always` fails there; `never` leaves them out.",
+        "auto",
+        choices=("auto", "always", "never"),
+    )
+    lock_wait_timeout: timedelta = option(
+        "duration", "How long pg_dump waits for a table lock before it gives up.", "5m"
+    )
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run behaves."""
+
+    max_age: timedelta | None = option(
+        "duration",
+        "Take no backup where a complete one of the same database with the same options is not older than this. Without"
+        " it every run takes one.",
+    )
+    label: str | None = option("str", "A word to find the backups of this run by.", pattern=LABEL_PATTERN)
+    pin: str | None = option("str", "Reason why retention must keep the backups of this run.")
+    pin_until: datetime | None = option("time", "When the pin ends. Without it the pin stays until it is taken away.")
+    parallel: int = option("int", "How many databases are dumped at a time.", 1, minimum=1)
+    wait: timedelta = option("duration", "How long to wait for another run's lock. 0 refuses at once.", "0")
+    deadline: timedelta = option("duration", "How long the backup of one database may take altogether.", "24h")
+    stall_timeout: timedelta = option("duration", "How long a dump may go on without a single new byte.", "1h")
+    bin_dir: str | None = option("path", "Directory of pg_dump, pg_dumpall and pg_restore, instead of looking for them.")
+    reserve: str = option(
+        "str", "Space that stays free on the repository's file system, as a size or a percentage.", "500MB", pattern=RESERVE_PATTERN
+    )
+
+
+RULES = ("keep_last", "keep_days", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Which backups retention keeps. A rule that is not set, or 0, is off."""
+
+    keep_last: int | None = option("int", "Limit: the newest N backups.", minimum=0)
+    keep_days: int | None = option("int", "Limit: backups not older than this many days.", minimum=0)
+    limit_mode: str = option(
+        "str",
+        "`either` drops a backup as soon as one limit is exceeded, `both` only when every limit that is set is exceeded.",
+        "either",
+        choices=("either", "both"),
+    )
+    keep_hourly: int | None = option("int", "Tier: the newest backup of each of the last N hours that have one.", minimum=0)
+    keep_daily: int | None = option("int", "Tier: the newest backup of each of the last N days that have one.", minimum=0)
+    keep_weekly: int | None = option("int", "Tier: the newest backup of each of the last N ISO weeks that have one.", minimum=0)
+    keep_monthly: int | None = option("int", "Tier: the newest backup of each of the last N months that have one.", minimum=0)
+    keep_yearly: int | None = option("int", "Tier: the newest backup of each of the last N years that have one.", minimum=0)
+    keep_minimum: int = option("int", "The newest N complete backups always stay, however old.", 1, minimum=1)
+    timezone: str = option("str", "Time zone in which hours, days, weeks, months and years begin.", "UTC")
+    max_deletions: int | None = option("int", "Brake: delete at most this many backups in one run, oldest first.", minimum=1)
+    require_copies: int = option("int", "Brake: delete only backups with at least this many verified copies elsewhere.", 0, minimum=0)
+
+    @property
+    def has_rules(self) -> bool:
+        """Return whether any rule is set."""
+        return any(getattr(self, rule) for rule in RULES)
+
+
+@dataclass(frozen=True)
+class ListingOptions:
+    """What a listing looks at besides the manifests."""
+
+    checksum: bool = option("bool", "Read every byte of every listed backup and compare it with the manifest.", False)
+    foreign: bool = option("bool", "Also list what lies in the repository and is not a backup, with the reason.", False)
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """How a prune behaves."""
+
+    wait: timedelta = option("duration", "How long to wait for another run's lock. 0 refuses at once.", "0")
+
+
+@dataclass(frozen=True)
+class AdoptOptions:
+    """What is known of dumps that another tool made."""
+
+    database: str | None = option("str", "Name of the database, where neither the archive nor the file's name has it.")
+    time: datetime | None = option("time", "When the dump was taken, where the file's name does not say it.")
+    timezone: str = option("str", "Time zone of the times in the files' names.", "UTC")
+    move: bool = option("bool", "Remove the original once the adopted backup is complete. Without it the dump is copied.", False)
+
+
+# What a job does that says nothing about retention.
+JOB_POLICY = Policy(keep_last=10, keep_days=30)
+
+Options = TypeVar("Options")
+
+
+def options_of(cls: type) -> dict[str, Option]:
+    """Given one of the classes above, return its options by name, in the order in which they are written."""
+    return {item.name: item.metadata["option"] for item in fields(cls)}
+
+
+def _problem(option: Option, raw: Any) -> str:
+    """Given an option and what a user wrote for it, return what is wrong with it; "" when nothing is."""
+    if option.choices and raw not in option.choices:
+        return "must be one of " + ", ".join(option.choices)
+    if option.pattern and not re.fullmatch(option.pattern, raw):
+        return f"must match {option.pattern}"
+    if option.minimum is not None and raw < option.minimum:
+        return f"must be {option.minimum} or more"
+    return ""
+
+
+def build(cls: type[Options], raw: Mapping[str, Any]) -> Options:
+    """Given what a user wrote, by option name, return the values; raise ConfigurationError that names option, value and what is allowed.
+
+    Keys that belong to other classes are ignored: every front checks for unknown keys itself. None means "not said".
+    """
+    values: dict[str, Any] = {}
+    for name, described in options_of(cls).items():
+        given = raw.get(name)
+        if given is None or (described.required and given == ""):
+            if described.required:
+                raise ConfigurationError(f"{name} is not set: {described.help}")
+            continue
+        problem = _problem(described, given)
+        if problem:
+            raise ConfigurationError(f"{name} is {given!r}: {problem}")
+        try:
+            values[name] = _value(described, given)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{name}: {error}") from None
+    return cls(**values)

@@ -1,0 +1,280 @@
+# Copyright: pgkeep contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection.
+"""Taking backups: look at everything first (the plan), then dump, read back and publish (the deed).
+
+Check mode ends after the plan. It has connected, found the tools, resolved every pattern, looked for what would be
+missing, and measured the space: what it says would happen is what a real run then does.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Callable, Iterator, Mapping, Sequence
+
+from ..adapters import archive, files, lock, process, repository, server, tools
+from ..adapters.archive import Archive, Progress
+from ..adapters.catalog import folders
+from ..adapters.observer import Observer
+from ..adapters.process import Cancellation, Processes
+from ..domain import commands, naming, space
+from ..domain.backups import Backup, Pin
+from ..domain.errors import Interrupted, LockedError, PgkeepError, SpaceError
+from ..domain.job import check_combinations
+from ..domain.model import Connection, DumpOptions, Location, RunOptions, Selection, build
+from ..domain.outcomes import BackupResult, Outcome
+from ..domain.quantities import human_duration, iso
+from ..domain.selection import choose, vanished
+from .commit import Place, Subject, in_progress, occupy, publish, stored
+from .preparation import (
+    Clock,
+    Request,
+    Surroundings,
+    Work,
+    fresh,
+    plan_database,
+    plan_globals,
+    resolve_compression,
+    stages,
+)
+
+
+def request_of(raw: Mapping[str, Any]) -> Request:
+    """Given options as a user wrote them, return the request; raise ConfigurationError."""
+    check_combinations(raw)
+    location = build(Location, raw)
+    return Request(
+        build(Connection, raw),
+        replace(location, repository=os.path.normpath(location.repository)),
+        build(Selection, raw),
+        build(DumpOptions, raw),
+        build(RunOptions, raw),
+    )
+
+
+def backup(
+    raw: Mapping[str, Any],
+    check: bool,
+    clock: Clock,
+    cancellation: Cancellation | None = None,
+    observer: Observer | None = None,
+) -> BackupResult:
+    """Given options as a user wrote them, take the backups they ask for (with `check`: plan them); raise PgkeepError.
+
+    What goes wrong with one database is an outcome of the result and stops no other; what goes wrong before is raised.
+    """
+    request = request_of(raw)
+    root, instance = request.location.repository, request.location.instance
+    exists = repository.enter(root, create=not check)
+    with server.connect(request.connection) as session:
+        facts = server.server_facts(session)
+        entries = server.databases(session)
+        request = replace(request, connection=_as_connected(request.connection, session.host))
+    client = tools.find(facts.version_num, request.run.bin_dir)
+    choice = choose(entries, request.selection)
+    subjects = [Subject(instance, "database", name) for name in choice.names]
+    if request.dump.globals:
+        subjects.insert(0, Subject(instance, "globals", None))
+    before = {subject: stored(root, subject) for subject in subjects} if exists else {}
+    outcomes = [Outcome(name, "database", "failed", reason) for name, reason in choice.missing]
+    with _password_file(request.connection) as password_fds:
+        environment = commands.environment(
+            request.connection,
+            f"/proc/self/fd/{password_fds[0]}" if password_fds else None,
+            os.environ.get("HOME", "/"),
+            process.SEARCH_PATH,
+        )
+        around = Surroundings(
+            request,
+            facts,
+            {entry.name: entry for entry in entries},
+            client,
+            resolve_compression(request.dump, client),
+            environment,
+            password_fds,
+            clock,
+            cancellation or Cancellation(),
+        )
+        attend = observer or Observer()
+        if check:
+            outcomes += _planned(around, subjects, before)
+        else:
+            outcomes += _taken(around, subjects, attend)
+    around.cancellation.check()
+    known = [naming.decode(name) for name in folders(root, instance) if name != naming.GLOBALS_DIRECTORY]
+    return BackupResult(
+        tuple(outcomes),
+        choice.skipped,
+        tuple(s.title for s in subjects if s.kind == "database" and not any(b.complete for b in before.get(s, ()))),
+        vanished(known, entries, request.selection),
+        _cluster_note(around, before),
+    )
+
+
+def _as_connected(connection: Connection, host: str) -> Connection:
+    """Given a connection and where it led, return it for the tools: their libpq may look for the socket elsewhere."""
+    if connection.login_host or connection.login_unix_socket or connection.service:
+        return connection
+    return replace(connection, login_unix_socket=host)
+
+
+@contextmanager
+def _password_file(connection: Connection) -> Iterator[tuple[int, ...]]:
+    """Given a connection, yield the descriptor of a password file for the tools, if there is a password."""
+    if not connection.login_password:
+        yield ()
+        return
+    fd = process.memory_file("passfile", commands.passfile_line(connection.login_password).encode())
+    try:
+        yield (fd,)
+    finally:
+        os.close(fd)
+
+
+def _cluster_note(around: Surroundings, before: Mapping[Subject, Sequence[Backup]]) -> tuple[str, ...]:
+    future = [item for items in before.values() for item in items if item.created > around.clock()]
+    if not future:
+        return ()
+    latest = max(future, key=lambda item: item.created)
+    return (
+        f"{len(future)} backups are dated in the future, the latest {latest.id}: check the clock of this host; retention"
+        " leaves them alone",
+    )
+
+
+def _guarded(subject: Subject, attempt: Callable[[], Outcome]) -> Outcome:
+    """Given a database and what to do with it, return the outcome, also where that raised."""
+    try:
+        return attempt()
+    except LockedError as error:
+        return Outcome(subject.title, subject.kind, "locked", str(error))
+    except PgkeepError as error:
+        return Outcome(subject.title, subject.kind, "failed", str(error))
+    except OSError as error:
+        return Outcome(subject.title, subject.kind, "failed", str(files.describe(error, f"backing up {subject.title}")))
+
+
+def _plan(around: Surroundings, subject: Subject) -> Work:
+    return plan_globals(around) if subject.kind == "globals" else plan_database(around, subject)
+
+
+def _planned(
+    around: Surroundings, subjects: Sequence[Subject], before: Mapping[Subject, Sequence[Backup]]
+) -> list[Outcome]:
+    """Given the databases, return what a run would do with each; the space that one needs is gone for the next."""
+    root = around.request.location.repository
+    free, total = files.free_space(root if os.path.isdir(root) else os.path.dirname(root))
+    outcomes = []
+    for subject in subjects:
+
+        def look(subject: Subject = subject) -> Outcome:
+            folder = os.path.join(root, subject.folder)
+            lock.check(os.path.join(folder, naming.LOCK_NAME), f"{subject.instance}/{subject.title}", around.clock)
+            work = _plan(around, subject)
+            return _prospect(around, work, before.get(subject, ()), free, total)
+
+        outcome = _guarded(subject, look)
+        free -= outcome.expected or 0
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _prospect(around: Surroundings, work: Work, backups: Sequence[Backup], free: int, total: int) -> Outcome:
+    subject, run, now = work.subject, around.request.run, around.clock()
+    existing = fresh(work.fingerprint, backups, run, now)
+    if existing:
+        return _fresh_outcome(work, existing, now - existing.created)
+    expected = space.estimate(backups, work.fingerprint, work.database_size)
+    problem = space.space_problem(free, space.reserve_bytes(run.reserve, total), expected)
+    if problem:
+        raise SpaceError(problem)
+    stem = naming.stem(subject.kind, subject.database, now)
+    target = os.path.join(around.request.location.repository, subject.folder, stem, stem + work.suffix)
+    command = stages(around, work, target).dump
+    return Outcome(subject.title, subject.kind, "planned", f"would write {target}", work.warnings, None, command, expected)
+
+
+def _fresh_outcome(work: Work, existing: Backup, age: timedelta) -> Outcome:
+    text = f"{existing.id} is {human_duration(age)} old"
+    return Outcome(work.subject.title, work.subject.kind, "fresh", text, work.warnings, existing)
+
+
+def _taken(around: Surroundings, subjects: Sequence[Subject], observer: Observer) -> list[Outcome]:
+    """Given the databases, back them up, some at a time, and return the outcomes in their order."""
+
+    def attempt(subject: Subject) -> Outcome:
+        if around.cancellation:
+            return Outcome(subject.title, subject.kind, "failed", "not begun: the run was interrupted")
+        outcome = _guarded(subject, lambda: _take(around, _plan(around, subject), observer))
+        observer.finished(outcome)
+        return outcome
+
+    with ThreadPoolExecutor(around.request.run.parallel, thread_name_prefix="backup") as pool:
+        return list(pool.map(attempt, subjects))
+
+
+def _take(around: Surroundings, work: Work, observer: Observer) -> Outcome:
+    """Given the work, do it under the lock of its database; return the outcome. Raise PgkeepError or OSError."""
+    request, subject, clock = around.request, work.subject, around.clock
+    command = f"pgkeep backup of {subject.instance}/{subject.title}"
+    with occupy(
+        request.location.repository, subject, command, request.run.wait, clock, around.cancellation
+    ) as place:
+        now = clock()
+        existing = fresh(work.fingerprint, place.backups, request.run, now)
+        if existing:
+            return _fresh_outcome(work, existing, now - existing.created)
+        free, total = files.free_space(place.path)
+        reserve = space.reserve_bytes(request.run.reserve, total)
+        expected = space.estimate(place.backups, work.fingerprint, work.database_size)
+        problem = space.space_problem(free, reserve, expected)
+        if problem:
+            raise SpaceError(problem)
+        return _write(around, work, place, reserve, expected, observer)
+
+
+def _write(
+    around: Surroundings, work: Work, place: Place, reserve: int, expected: int | None, observer: Observer
+) -> Outcome:
+    subject, run, clock = work.subject, around.request.run, around.clock
+    started, begin = clock(), time.monotonic()
+    created = naming.next_created(started, place.newest.created if place.newest else None)
+    progress = Progress()
+    with in_progress(place, secrets.token_hex(8)) as directory:
+        target = os.path.join(directory, naming.stem(subject.kind, subject.database, created) + work.suffix)
+        todo = stages(around, work, target)
+        observer.started(subject.title, progress, work.tables, expected)
+        inherit = (place.lock_fd, *around.password_fds)
+        with Processes(around.environment, around.cancellation, inherit) as processes:
+            written = _dump(processes, around, work, target, reserve, progress)
+        around.cancellation.check()
+        taken = publish(
+            place,
+            directory,
+            written,
+            created,
+            started,
+            clock(),
+            timedelta(seconds=time.monotonic() - begin),
+            {**work.about, "command": list(todo.dump), "warnings": [*work.warnings, *written.warnings]},
+            Pin(run.pin, run.pin_until) if run.pin else None,
+        )
+    warnings = (*work.warnings, *written.warnings)
+    return Outcome(subject.title, subject.kind, "done", "", warnings, taken, todo.dump, expected)
+
+
+def _dump(
+    processes: Processes, around: Surroundings, work: Work, target: str, reserve: int, progress: Progress
+) -> Archive:
+    todo, limits = stages(around, work, target), around.request.limits
+    if work.suffix == naming.suffix("directory"):
+        return archive.write_directory(processes, todo, target, limits, progress)
+    return archive.write_stream(processes, todo, target, limits, reserve, progress)

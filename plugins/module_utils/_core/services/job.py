@@ -1,0 +1,97 @@
+# Copyright: pgkeep contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection.
+"""A job as cron runs it: back up, then prune what the job's policy no longer keeps of the same databases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+from ..adapters import catalog, repository
+from ..adapters.observer import Observer
+from ..adapters.process import Cancellation
+from ..domain import naming
+from ..domain.backups import GLOBALS
+from ..domain.errors import DONE
+from ..domain.job import policy_of
+from ..domain.model import DumpOptions, Location, Selection, build
+from ..domain.outcomes import GOOD, BackupResult
+from ..domain.selection import covers
+from .backup import backup
+from .preparation import Clock
+from .prune import Pruned, prune
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What became of a job's backup and prune; no prune where there was nothing to prune."""
+
+    name: str
+    backup: BackupResult
+    pruned: Pruned | None
+
+    @property
+    def exit_code(self) -> int:
+        """Return the command's exit code: the backup's, unless only the prune failed."""
+        if self.backup.exit_code != DONE or self.pruned is None:
+            return self.backup.exit_code
+        return self.pruned.exit_code
+
+    @property
+    def message(self) -> str:
+        """Return what went wrong, in one line; "" when nothing did."""
+        return "; ".join(filter(None, (self.backup.message, self.pruned.message if self.pruned else "")))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what --json gives."""
+        return {
+            "job": self.name,
+            "backup": self.backup.to_json(),
+            "prune": self.pruned.to_json() if self.pruned else None,
+        }
+
+
+def with_policy(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Given a job, return it with the rules of retention that are in force written into it."""
+    policy = policy_of(job)
+    return {**job, "keep_last": policy.keep_last, "keep_days": policy.keep_days}
+
+
+def covered(job: Mapping[str, Any]) -> list[str]:
+    """Given a job, return those databases in the repository (as people read them) that are the job's to prune."""
+    location, selection, dump = build(Location, job), build(Selection, job), build(DumpOptions, job)
+    place = repository.open_for_reading(location.repository)
+    names = []
+    for folder in catalog.folders(place, location.instance):
+        if folder == naming.GLOBALS_DIRECTORY:
+            names += [GLOBALS] if dump.globals else []
+        elif covers(selection, naming.decode(folder)):
+            names.append(naming.decode(folder))
+    return names
+
+
+def prune_job(job: Mapping[str, Any], names: list[str], check: bool, clock: Clock, cancellation: Cancellation) -> Pruned | None:
+    """Given a job and databases, prune them by the job's policy; None where there are none (which never means all)."""
+    return prune({**with_policy(job), "databases": names}, check, clock, cancellation) if names else None
+
+
+def run_job(
+    name: str, job: Mapping[str, Any], check: bool, clock: Clock, cancellation: Cancellation, observer: Observer
+) -> JobResult:
+    """Given a job, run it (with `check`: plan it); raise PgkeepError.
+
+    A database whose backup failed is not pruned in this run; those of the others are, so that one failure does not
+    fill the disk.
+    """
+    taken = backup(job, check, clock, cancellation, observer)
+    failed = {outcome.database for outcome in taken.outcomes if outcome.status not in GOOD}
+    try:
+        names = [title for title in covered(job) if title not in failed]
+    except Exception:
+        if check:  # the repository is not there yet
+            return JobResult(name, taken, None)
+        raise
+    return JobResult(name, taken, prune_job(job, names, check, clock, cancellation))
