@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 # Note that this module util is **PRIVATE** to the collection.
-"""The command `pgkeep`: the same services as the modules, for cron and for people. The only place that prints and exits."""
+"""The command `pgkeep`: the modules' services for cron and for people. The only place that prints and exits."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Any, Callable, Sequence
+from typing import Any, Callable
 
 from .adapters import config
 from .adapters.observer import LineObserver, Observer, TerminalObserver
@@ -60,7 +61,9 @@ def _add_option(parser: argparse.ArgumentParser, name: str, option: Option) -> N
     if option.kind == "bool":
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
     elif option.kind == "list":
-        parser.add_argument(flag, action="append", metavar="NAME", default=argparse.SUPPRESS, help=text + " Repeatable.")
+        parser.add_argument(
+            flag, action="append", metavar="NAME", default=argparse.SUPPRESS, help=text + " Repeatable."
+        )
     else:
         metavar = None if option.choices else option.kind.upper()
         kind: Callable[[str], Any] = int if option.kind == "int" else str
@@ -79,9 +82,13 @@ def _add_options(parser: argparse.ArgumentParser, *groups: Any) -> None:
 
 
 def _add_command(commands: Any, name: str, text: str, *, job: bool = True) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, epilog=EPILOG, allow_abbrev=False)
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text, epilog=EPILOG, allow_abbrev=False
+    )
     if job:
-        parser.add_argument("--job", metavar="JOB", help="Take the options from this job; those given here overrule it.")
+        parser.add_argument(
+            "--job", metavar="JOB", help="Take the options from this job; those given here overrule it."
+        )
     parser.add_argument("--config-dir", metavar="DIR", default=config.DIRECTORY, help=f"Default: {config.DIRECTORY}.")
     parser.add_argument("--json", action="store_true", help="Print the result as JSON, with the keys of the modules.")
     return parser
@@ -91,8 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("pgkeep", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
     parser.add_argument("--version", action="store_true", help="Print the version and the checksum of this program.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    databases = {"nargs": "*", "metavar": "DATABASE", "default": argparse.SUPPRESS}
-    dry_run = {"action": "store_true", "help": "Look at everything, change nothing, say what would happen."}
+    databases: Raw = {"nargs": "*", "metavar": "DATABASE", "default": argparse.SUPPRESS}
+    dry_run: Raw = {"action": "store_true", "help": "Look at everything, change nothing, say what would happen."}
 
     take = _add_command(commands, "backup", "Take backups.")
     take.add_argument("databases", help="Names of databases. None: all that the other options select.", **databases)
@@ -123,7 +130,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_options(adopt, Location, AdoptOptions, _ADOPT_RUN)
 
     check = _add_command(commands, "check-config", "Check configuration files.", job=False)
-    check.add_argument("path", nargs="?", metavar="PATH", help="A file, or a configuration directory. Default: --config-dir.")
+    check.add_argument(
+        "path", nargs="?", metavar="PATH", help="A file, or a configuration directory. Default: --config-dir."
+    )
     return parser
 
 
@@ -145,7 +154,9 @@ def _repository(arguments: Raw, options: Raw) -> Raw:
         return options
     places = sorted({job["repository"] for job in config.load_all(directory).values()})
     if len(places) > 1:
-        raise ConfigurationError(f"the jobs have several repositories ({', '.join(places)}): give --repository or --job")
+        raise ConfigurationError(
+            f"the jobs have several repositories ({', '.join(places)}): give --repository or --job"
+        )
     return {**options, **({"repository": places[0]} if places else {})}
 
 
@@ -335,7 +346,7 @@ _COMMANDS = {
 
 def _version() -> str:
     """Return version and checksum of this program: that of the file which was installed."""
-    archive = getattr(__loader__, "archive", None)
+    archive = getattr(globals().get("__loader__"), "archive", None)
     if not archive:
         return f"pgkeep {VERSION} (not installed)"
     with open(archive, "rb") as file:

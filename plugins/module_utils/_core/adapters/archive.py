@@ -8,8 +8,8 @@
     pg_dump -> [compressor] -> file, synced and hashed back from the disk
                            `-> [decompressor] -> pg_restore, which must reach the end
 
-Nothing goes through a shell and every arrow is looked at: a status that is not 0, an error on stderr, an empty stream, a
-missing end marker or a hash that differs ends the work with an error.
+Nothing goes through a shell and every arrow is looked at: a status that is not 0, an error on stderr, an empty stream,
+a missing end marker or a hash that differs ends the work with an error.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Stages:
     compressor: tuple[str, ...] = ()
     decompressor: tuple[str, ...] = ()
     reader: tuple[str, ...] = ()  # reads the archive to its end and throws it away
+    reads_all: bool = True  # pg_restore leaves the padding at the end of a tar unread
     end_marker: bytes = b""  # must stand near the end of the text, where there is no reader
 
 
@@ -132,40 +133,70 @@ def _widen(pipe: IO[bytes]) -> None:
         pass  # only slower
 
 
+class _Feed:
+    """A pipe into a program that may stop reading early, and then has read all that it needs: its status tells."""
+
+    def __init__(self, process: Process) -> None:
+        self._pipe: IO[bytes] | None = process.stdin
+        _widen(process.stdin)
+
+    def give(self, data: bytes) -> None:
+        if self._pipe:
+            try:
+                _write(self._pipe, data)
+            except BrokenPipeError:
+                self._pipe = None
+
+    def end(self) -> None:
+        if self._pipe:
+            _close(self._pipe)
+
+
 class _Check:
     """Reads an archive while it is being written: fed with the file's bytes, must reach the end."""
 
     def __init__(self, processes: Processes, stages: Stages, content: _Content) -> None:
-        self._content, self._seen, self._pump = content, _Content(), None
-        self._processes: list[Process] = []
+        self._content, self._seen = content, _Content()
         self._end_marker, self._compressed_here = stages.end_marker, bool(stages.compressor)
-        source: int = subprocess.PIPE
+        self._processes: list[Process] = []
+        self._pump: _Pump | None = None
+        self._feed: _Feed | None = None
         if stages.decompressor:
-            first = processes.start(stages.decompressor, stdin=source)
-            self._processes.append(first)
-            source = first.stdout.fileno()
-        if stages.reader:
-            self._processes.append(processes.start(stages.reader, stdin=source, stdout=subprocess.DEVNULL))
-            if stages.decompressor:
-                self._processes[0].stdout.close()  # theirs alone: an end on one side must reach the other
-        elif stages.decompressor:
-            self._pump: _Pump | None = _Pump(self._processes[0].stdout, self._seen.see, lambda: None)
-        self._stdin = self._processes[0].stdin if self._processes else None
-        if self._stdin:
-            _widen(self._stdin)
+            self._decompress(processes, stages)
+        elif stages.reader:
+            self._read(processes, stages, subprocess.PIPE)
+        if self._processes:
+            self._feed = _Feed(self._processes[0])
+
+    def _read(self, processes: Processes, stages: Stages, source: int) -> Process:
+        reader = processes.start(stages.reader, stdin=source, stdout=subprocess.DEVNULL)
+        self._processes.append(reader)
+        return reader
+
+    def _decompress(self, processes: Processes, stages: Stages) -> None:
+        unpack = processes.start(stages.decompressor, stdin=subprocess.PIPE)
+        self._processes.append(unpack)
+        if stages.reader and stages.reads_all:  # the bytes need not come through us
+            self._read(processes, stages, unpack.stdout.fileno())
+            unpack.stdout.close()  # theirs alone: an end on one side must reach the other
+        elif stages.reader:
+            feed = _Feed(self._read(processes, stages, subprocess.PIPE))
+
+            def both(data: bytes) -> None:
+                self._seen.see(data)
+                feed.give(data)
+
+            self._pump = _Pump(unpack.stdout, both, feed.end)
+        else:
+            self._pump = _Pump(unpack.stdout, self._seen.see, lambda: None)
 
     def feed(self, data: bytes) -> None:
-        if not self._stdin:
-            return
-        try:
-            _write(self._stdin, data)
-        except BrokenPipeError:
-            # It has read what it needs (a tar's last block is padding), or failed: its status tells.
-            self._stdin = None
+        if self._feed:
+            self._feed.give(data)
 
     def end(self) -> None:
-        if self._stdin:
-            _close(self._stdin)
+        if self._feed:
+            self._feed.end()
 
     def finish(self) -> None:
         for process in reversed(self._processes):
@@ -193,6 +224,52 @@ def _close(pipe: IO[bytes]) -> None:
         pass  # its status tells
 
 
+class _Stream:
+    """The way of the bytes from pg_dump to the file and its check."""
+
+    def __init__(self, processes: Processes, stages: Stages, sink: Sink, progress: Progress) -> None:
+        self._processes, self._sink, self._progress = processes, sink, progress
+        self.content = _Content()
+        self._check = _Check(processes, stages, self.content)
+        self._compressor: Process | None = None
+        self._pump: _Pump | None = None
+        if stages.compressor:
+            self._compressor = processes.start(stages.compressor, stdin=subprocess.PIPE)
+            _widen(self._compressor.stdin)
+            _widen(self._compressor.stdout)
+            self._pump = _Pump(self._compressor.stdout, self._keep, self._check.end)
+
+    def _keep(self, data: bytes) -> None:
+        self._sink.write(data)
+        self._check.feed(data)
+
+    def take(self, data: bytes) -> None:
+        """Given the next bytes of the dump, pass them on; raise as `finish`."""
+        self._progress.bytes += len(data)
+        self.content.see(data)
+        if not self._compressor:
+            self._keep(data)
+            return
+        try:
+            _write(self._compressor.stdin, data)
+        except BrokenPipeError:
+            self._processes.check()
+            self._finish_compressor()
+            raise
+
+    def _finish_compressor(self) -> None:
+        if self._compressor and self._pump:
+            _close(self._compressor.stdin)
+            self._pump.finish()  # the disk is the reason more often than the compressor
+            self._compressor.check()
+
+    def finish(self) -> None:
+        """The dump has ended well: wait for all that was written to be read back; raise where that goes wrong."""
+        self._finish_compressor()
+        self._check.end()
+        self._check.finish()
+
+
 def write_stream(
     processes: Processes, stages: Stages, target: str, limits: Limits, reserve: int, progress: Progress
 ) -> Archive:
@@ -200,67 +277,34 @@ def write_stream(
 
     Raise ToolError, RepositoryError, SpaceError, Interrupted or OSError; the file may then be there in part.
     """
-    content = _Content()
     sink = Sink(target, reserve)
     try:
-        check = _Check(processes, stages, content)
-
-        def keep(data: bytes) -> None:
-            sink.write(data)
-            check.feed(data)
-
-        if stages.compressor:
-            compressor = processes.start(stages.compressor, stdin=subprocess.PIPE)
-            pump = _Pump(compressor.stdout, keep, check.end)
-            pipes = (compressor.stdin, compressor.stdout)
+        stream = _Stream(processes, stages, sink, progress)
         dump = progress.dump = processes.start(stages.dump)
-        for pipe in (dump.stdout, *(pipes if stages.compressor else ())):
-            _widen(pipe)
+        _widen(dump.stdout)
         processes.limit(limits, lambda: progress.bytes)
-
-        def take(data: bytes) -> None:
-            progress.bytes += len(data)
-            content.see(data)
-            if stages.compressor:
-                _write(compressor.stdin, data)
-            else:
-                keep(data)
-
-        try:
-            _copy(dump.stdout, take)
-            if stages.compressor:
-                _close(compressor.stdin)
-            else:
-                check.end()
-        except BrokenPipeError:
-            processes.check()
-            pump.finish()  # the disk was the reason more often than the compressor
-            compressor.check()
-            raise
-        dump_status = dump.wait()
+        _copy(dump.stdout, stream.take)
+        status = dump.wait()
         processes.check()
-        if dump_status or dump.errors:
-            raise ToolError(dump.failure(dump_status))
-        if stages.compressor:
-            compressor.check()
-            pump.finish()
-        if not content.size:
+        if status or dump.errors:
+            raise ToolError(dump.failure(status))
+        if not stream.content.size:
             raise ToolError(f"{dump.name} ended with status 0 and wrote nothing: is the server's disk full?")
-        check.finish()
+        stream.finish()
         processes.check()
         digest = sink.close()
     finally:
         sink.abandon()
     return Archive(
         (File(os.path.basename(target), sink.size, digest),),
-        content.hash.hexdigest() if stages.compressor else None,
-        archive_version(content.head),
+        stream.content.hash.hexdigest() if stages.compressor else None,
+        archive_version(stream.content.head),
         tuple(dump.warnings),
     )
 
 
 def write_directory(processes: Processes, stages: Stages, target: str, limits: Limits, progress: Progress) -> Archive:
-    """Given the stages and the directory that pg_dump shall create, write the archive; return and raise as `write_stream`."""
+    """Given the stages and the directory for pg_dump to create, write the archive; return and raise as `write_stream`."""
     dump = progress.dump = processes.start(stages.dump, stdout=subprocess.DEVNULL)
     looks = [0]
 
@@ -290,11 +334,9 @@ def write_directory(processes: Processes, stages: Stages, target: str, limits: L
 
 
 def copy_directory(processes: Processes, reader: tuple[str, ...], source: str, target: str, reserve: int) -> Archive:
-    """Given a directory archive made by others, copy it and read the copy to its end; return and raise as `write_stream`."""
+    """Given a directory archive made by others, copy it and read the copy to its end; return and raise so as well."""
     os.mkdir(target, 0o700)
-    files = []
-    for name in sorted(os.listdir(source)):
-        files.append(_copy_file(os.path.join(source, name), target, name, reserve))
+    files = [_copy_file(os.path.join(source, name), target, name, reserve) for name in sorted(os.listdir(source))]
     sync_tree(target)
     check = processes.start(reader, stdout=subprocess.DEVNULL)
     status = check.wait()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Callable, Iterator, Union
+from collections.abc import Iterator
+from typing import Callable, Union
 
 from ..domain import naming
 from ..domain.backups import UNTOUCHED, Backup, Foreign, State
@@ -23,7 +24,7 @@ _OWN_NAMES = (naming.INPROGRESS_PREFIX, naming.TRASH_PREFIX)
 
 
 def read_manifest(path: str) -> dict[str, object]:
-    """Given a backup's directory, return its manifest; raise ManifestError with the reason why it cannot be believed."""
+    """Given a backup's directory, return its manifest; raise ManifestError with why it cannot be believed."""
     try:
         return parse(read_small(os.path.join(path, naming.MANIFEST_NAME), MAX_BYTES))
     except FileNotFoundError:
@@ -40,7 +41,7 @@ def _read_state(path: str) -> State:
 
 
 def size_problem(path: str, files: list[dict[str, object]]) -> str:
-    """Given a backup's directory and its manifest's files, return what is missing or has another size; "" when nothing."""
+    """Given a backup's directory and its manifest's files, return what is missing or of another size; "" for nothing."""
     for item in files:
         name = str(item["path"])
         try:
@@ -66,8 +67,10 @@ def checksum_problem(path: str, files: list[dict[str, object]]) -> str:
     return problem
 
 
-def read_backup(path: str, backup_id: str, problem_of: Callable[[str, list[dict[str, object]]], str] = size_problem) -> Found:
-    """Given a directory with a backup's name and the id that its place gives it, return the backup, or why it is none."""
+def read_backup(
+    path: str, backup_id: str, problem_of: Callable[[str, list[dict[str, object]]], str] = size_problem
+) -> Found:
+    """Given a directory named like a backup and the id that its place gives it, return the backup or why it is none."""
     try:
         document = read_manifest(path)
         if document["id"] != backup_id:
@@ -76,7 +79,10 @@ def read_backup(path: str, backup_id: str, problem_of: Callable[[str, list[dict[
             state, state_problem = _read_state(path), ""
         except (ManifestError, RepositoryError, OSError) as error:
             # Without its state a pin cannot be seen, so it must not look deletable: damaged backups never are.
-            state, state_problem = UNTOUCHED, f"its state cannot be read ({error}): repair or remove {naming.STATE_NAME}"
+            state, state_problem = (
+                UNTOUCHED,
+                f"its state cannot be read ({error}): repair or remove {naming.STATE_NAME}",
+            )
         problem = problem_of(path, document["files"]) or state_problem  # type: ignore[arg-type]
         return backup_of(document, path, state, problem)
     except ManifestError as error:
@@ -91,7 +97,7 @@ def _entries(path: str) -> list[os.DirEntry[str]]:
 def scan_database(
     path: str, prefix: str, problem_of: Callable[[str, list[dict[str, object]]], str] = size_problem
 ) -> Iterator[Found]:
-    """Given a database's directory and the id of it, yield what stands there, in order of name. A missing one has nothing."""
+    """Given a database's directory and the id of it, yield what stands there, by name. A missing one has nothing."""
     try:
         entries = _entries(path)
     except FileNotFoundError:
@@ -134,6 +140,8 @@ def scan(
 def folders(repository: str, instance: str) -> list[str]:
     """Given a repository and an instance, return the names of its database folders; none when there are none."""
     try:
-        return [entry.name for entry in _entries(os.path.join(repository, instance)) if entry.is_dir(follow_symlinks=False)]
+        return [
+            entry.name for entry in _entries(os.path.join(repository, instance)) if entry.is_dir(follow_symlinks=False)
+        ]
     except OSError:
         return []

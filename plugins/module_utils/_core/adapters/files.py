@@ -55,7 +55,7 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def read_small(path: str, limit: int) -> bytes:
-    """Given a path, return the bytes of the regular file there; raise OSError or RepositoryError (not a file, too large).
+    """Given a path, return the bytes of the regular file there; raise OSError or RepositoryError.
 
     Nothing else is opened in a way that could block or have an effect: what stands there may be anybody's.
     """
@@ -72,7 +72,7 @@ def read_small(path: str, limit: int) -> bytes:
 
 
 def write_new(path: str, data: bytes) -> None:
-    """Given the path of a file that does not exist, write it durably and read it back; raise OSError or RepositoryError."""
+    """Given the path of a file that does not exist, write it durably and read it back; raise OSError, RepositoryError."""
     fd = os.open(path, os.O_WRONLY | _CREATE, 0o600)
     try:
         write_all(fd, data)
@@ -131,7 +131,9 @@ class Sink:
         if before // _SYNC_EVERY != self.size // _SYNC_EVERY:
             self._more.set()
             if free_space(self.path)[0] < self._reserve:
-                raise SpaceError("the space that `reserve` keeps free would be used up: free some space or lower `reserve`")
+                raise SpaceError(
+                    "the space that `reserve` keeps free would be used up: free some space or lower `reserve`"
+                )
 
     def _follow(self) -> None:
         position = 0
@@ -194,7 +196,7 @@ def hash_file(path: str) -> tuple[int, str]:
 
 
 def sync_tree(path: str) -> list[str]:
-    """Given a directory, make all in it durable and return its regular files, sorted; raise OSError or RepositoryError."""
+    """Given a directory, make all in it durable, return its files, sorted; raise OSError or RepositoryError."""
     found = []
     for directory, _folders, names in os.walk(path, onerror=_raise):
         for name in names:
@@ -214,7 +216,7 @@ def _raise(error: OSError) -> None:
 
 
 def make_directory(path: str) -> None:
-    """Given a path whose parent exists, make the directory (0700) durable, or accept it; raise OSError or RepositoryError."""
+    """Given a path whose parent exists, make the directory (0700) or accept it; raise OSError or RepositoryError."""
     try:
         os.mkdir(path, 0o700)
         sync_directory(os.path.dirname(path))
@@ -224,7 +226,7 @@ def make_directory(path: str) -> None:
 
 
 def publish(source: str, target: str) -> None:
-    """Given a finished directory and its name, make it visible with one rename, durably; raise OSError or RepositoryError."""
+    """Given a finished directory and its name, make it visible with one rename; raise OSError or RepositoryError."""
     sync_directory(source)
     if os.path.lexists(target):
         raise RepositoryError(f"{target} exists already: nothing was replaced")
@@ -244,7 +246,7 @@ def remove_tree(path: str) -> None:
 
 
 def discard(path: str, trash: str) -> None:
-    """Given a backup's directory and a trash name beside it, take it away: invisible at once, then gone; raise OSError."""
+    """Given a backup's directory and a trash name beside it, take it away: first unseen, then gone; raise OSError."""
     os.rename(path, trash)
     sync_directory(os.path.dirname(path))
     remove_tree(trash)
@@ -257,7 +259,9 @@ def sweep(directory: str, prefixes: tuple[str, ...]) -> list[str]:
     """
     swept = []
     with os.scandir(directory) as entries:
-        names = [entry.name for entry in entries if entry.name.startswith(prefixes) and entry.is_dir(follow_symlinks=False)]
+        names = [
+            entry.name for entry in entries if entry.name.startswith(prefixes) and entry.is_dir(follow_symlinks=False)
+        ]
     for name in names:
         remove_tree(os.path.join(directory, name))
         swept.append(name)

@@ -17,9 +17,10 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 from ..domain.errors import LockedError
 from ..domain.quantities import human_duration, iso, parse_time
@@ -74,7 +75,11 @@ def _orphans(path: str) -> list[int]:
     """
     owner = _owner(path)
     pid = owner.get("pid")
-    if owner.get("host") != socket.gethostname() or not isinstance(pid, int) or _process_start(pid) == owner.get("process_start"):
+    if (
+        owner.get("host") != socket.gethostname()
+        or not isinstance(pid, int)
+        or _process_start(pid) == owner.get("process_start")
+    ):
         return []
     lock = os.stat(path)
     found = []

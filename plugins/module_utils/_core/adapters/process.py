@@ -15,10 +15,11 @@ import subprocess
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import IO, Callable, Mapping, Sequence
+from typing import IO, Callable
 
 from ..domain.errors import Interrupted, ToolError
 from ..domain.quantities import human_duration
@@ -129,7 +130,7 @@ class Limits:
 
 
 class Processes:
-    """The programs of one piece of work. They end with the work: by themselves, by a limit, by a signal, by our death."""
+    """The programs of one piece of work. They end with it: by themselves, a limit, a signal, our death."""
 
     def __init__(self, environment: Mapping[str, str], cancellation: Cancellation, inherit: Sequence[int] = ()) -> None:
         self._environment, self._cancellation, self._inherit = dict(environment), cancellation, tuple(inherit)
@@ -155,7 +156,7 @@ class Processes:
                 stdin=stdin,
                 stdout=stdout,
                 stderr=subprocess.PIPE,
-                bufsize=0 if stdout == subprocess.PIPE or stdin == subprocess.PIPE else -1,
+                bufsize=0,
                 cwd="/",
                 pass_fds=self._inherit,
                 start_new_session=True,  # a Ctrl-C is for us; we end them
@@ -167,7 +168,7 @@ class Processes:
         return process
 
     def limit(self, limits: Limits, progress: Callable[[], int]) -> None:
-        """Given limits and a counter that grows with the work, end the programs when a limit passes or we are cancelled."""
+        """Given limits and a counter that grows with the work, end the programs at a limit or a cancellation."""
         self._watch = threading.Thread(target=self._guard, args=(limits, progress), name="limits", daemon=True)
         self._watch.start()
 
@@ -206,7 +207,9 @@ class Processes:
         for process in alive:
             _signal_group(process, signal.SIGKILL)  # the whole group: a worker can outlive its leader
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._done.set()
         if self._watch:
             self._watch.join()

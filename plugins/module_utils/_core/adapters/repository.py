@@ -48,7 +48,9 @@ def _check_place(path: str) -> None:
     try:
         status = os.stat(parent)
     except OSError as error:
-        raise RepositoryError(f"{parent}: {error.strerror}: create the directory that shall hold the repository") from None
+        raise RepositoryError(
+            f"{parent}: {error.strerror}: create the directory that shall hold the repository"
+        ) from None
     if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
         raise RepositoryError(
             f"everybody may write to {parent}, so anybody could replace the repository in it: chmod o-w {parent}"
@@ -64,12 +66,13 @@ def _check_owner(path: str, status: os.stat_result) -> None:
         raise RepositoryError(f"the repository {path} is not a directory: set `repository` to a directory")
     if status.st_uid != os.geteuid():
         raise RepositoryError(
-            f"the repository {path} belongs to user {_user(status.st_uid)}, this runs as {_user(os.geteuid())}: run it as"
-            " the owner or as root, or change the owner"
+            f"the repository {path} belongs to user {_user(status.st_uid)}, this runs as {_user(os.geteuid())}: run it"
+            " as the owner or as root, or change the owner"
         )
     if status.st_mode & 0o077:
         raise RepositoryError(
-            f"the repository {path} has mode {stat.S_IMODE(status.st_mode):04o}, others can get at the backups: chmod 0700 {path}"
+            f"the repository {path} has mode {stat.S_IMODE(status.st_mode):04o}, others can get at the backups:"
+            f" chmod 0700 {path}"
         )
 
 
@@ -98,7 +101,9 @@ def enter(path: str, create: bool) -> bool:
         status = os.lstat(path)
     except FileNotFoundError:
         if not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
-            raise RepositoryError(f"{os.path.dirname(path)} is not writable for {_user(os.geteuid())}: create {path} for it") from None
+            raise RepositoryError(
+                f"{os.path.dirname(path)} is not writable for {_user(os.geteuid())}: create {path} for it"
+            ) from None
         return False
     except OSError as error:
         raise describe(error, f"creating the repository {path}") from None
@@ -122,7 +127,7 @@ def open_for_reading(path: str) -> str:
 
 
 def database_directory(repository: str, instance: str, kind: str, database: str | None, create: bool) -> str:
-    """Given a database of an instance, return its directory in the repository, made where asked; raise RepositoryError."""
+    """Given a database of an instance, return its directory in the repository, made if asked; raise RepositoryError."""
     path = repository
     for name in (instance, directory(kind, database)):
         path = os.path.join(path, name)

@@ -57,33 +57,35 @@ def find(server_version_num: int, bin_dir: str | None = None, search: Sequence[s
     """
     wanted = server_version_num // 10000
     package = f"install the package postgresql-client-{wanted} (Debian, Ubuntu) or postgresql{wanted} (PGDG's RPM)"
-    directories = [bin_dir] if bin_dir else _existing(default_directories() if search is None else search)
-    found = [tools for tools in (_look(directory, strict=bool(bin_dir)) for directory in directories) if tools]
+    found = _all(bin_dir, search)
     usable = [tools for tools in found if tools.major >= wanted]
     if usable:
         nearest = min(tools.major for tools in usable)
         return max((tools for tools in usable if tools.major == nearest), key=lambda tools: tools.number)
     if not found:
         raise ToolError(f"pg_dump was not found: {package}, or set bin_dir to where it is")
-    newest = max(found, key=lambda tools: tools.number)
+    last = max(found, key=lambda tools: tools.number)
     raise ToolError(
-        f"pg_dump is too old: the server has version {wanted}, and the newest client on this host is {newest.version}"
-        f" in {os.path.dirname(newest.pg_dump)}: {package}, or set bin_dir to where a newer one is"
+        f"pg_dump is too old: the server has version {wanted}, and the newest client on this host is {last.version}"
+        f" in {os.path.dirname(last.pg_dump)}: {package}, or set bin_dir to where a newer one is"
     )
 
 
 def newest(bin_dir: str | None = None) -> Tools:
-    """Given perhaps the one directory to look in, return the newest client programs; raise ToolError where there is none."""
-    directories = [bin_dir] if bin_dir else _existing(default_directories())
-    found = [tools for tools in (_look(directory, strict=bool(bin_dir)) for directory in directories) if tools]
+    """Given perhaps the one directory to look in, return the newest client programs; raise ToolError where none is."""
+    found = _all(bin_dir, None)
     if not found:
-        raise ToolError("pg_restore was not found: install the package postgresql-client, or set bin_dir to where it is")
+        place = "set bin_dir to where it is"
+        raise ToolError(f"pg_restore was not found: install the package postgresql-client, or {place}")
     return max(found, key=lambda tools: tools.number)
 
 
-def _existing(patterns: Iterable[str]) -> list[str]:
-    found = [directory for pattern in patterns for directory in sorted(glob.glob(pattern))]
-    return list(dict.fromkeys(found))
+def _all(bin_dir: str | None, search: Sequence[str] | None) -> list[Tools]:
+    if bin_dir:
+        return [tools for tools in [_look(bin_dir, strict=True)] if tools]
+    patterns = default_directories() if search is None else search
+    directories = dict.fromkeys(directory for pattern in patterns for directory in sorted(glob.glob(pattern)))
+    return [tools for tools in (_look(directory, strict=False) for directory in directories) if tools]
 
 
 def _look(directory: str, strict: bool) -> Tools | None:

@@ -13,9 +13,10 @@ same table for other programs; a test holds the two together.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any, Mapping
+from typing import Any
 
 from .backups import UNTOUCHED, Backup, Pin, State
 from .errors import ConfigurationError, ManifestError
@@ -79,7 +80,15 @@ KEYS = (
 )
 
 _TYPES = {key.name: key.types for key in KEYS}
-_JSON_NAMES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object", _NULL: "null"}
+_JSON_NAMES = {
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    list: "array",
+    dict: "object",
+    _NULL: "null",
+}
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -146,7 +155,9 @@ def parse(data: bytes) -> dict[str, Any]:
             raise ManifestError(f"the manifest has no {name}")
         if type(document[name]) not in types:
             raise ManifestError(f"the manifest's {name} has the wrong type")
-    if document["kind"] not in ("database", "globals") or (document["kind"] == "globals") != (document["database"] is None):
+    if document["kind"] not in ("database", "globals") or (document["kind"] == "globals") != (
+        document["database"] is None
+    ):
         raise ManifestError("the manifest's kind and database do not fit")
     if document["format"] not in FORMATS:
         raise ManifestError("the manifest's format is unknown")

@@ -12,9 +12,10 @@ defaults are all made from, or checked against, the dataclasses below.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
-from typing import Any, Mapping, TypeVar
+from typing import Any, Callable, TypeVar
 
 from .errors import ConfigurationError
 from .quantities import parse_duration, parse_size, parse_time
@@ -41,7 +42,12 @@ class Option:
     minimum: int | None = None
 
 
-_PARSERS = {"duration": parse_duration, "size": parse_size, "time": parse_time, "list": tuple}
+_PARSERS: dict[str, Callable[[Any], Any]] = {
+    "duration": parse_duration,
+    "size": parse_size,
+    "time": parse_time,
+    "list": tuple,
+}
 
 
 def _value(option: Option, raw: Any) -> Any:
@@ -93,7 +99,9 @@ class Connection:
 class Repository:
     """Where backups are kept."""
 
-    repository: str = option("path", "Directory of the repository. Created with mode 0700 if its parent exists.", required=True)
+    repository: str = option(
+        "path", "Directory of the repository. Created with mode 0700 if its parent exists.", required=True
+    )
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,9 @@ class Filter(Scope):
     label: str | None = option("str", "Only backups with this label.", pattern=LABEL_PATTERN)
     before: datetime | None = option("time", "Only backups taken before this time.")
     after: datetime | None = option("time", "Only backups taken at or after this time.")
-    complete: bool | None = option("bool", "Only backups whose files are all there (true), or only damaged ones (false).")
+    complete: bool | None = option(
+        "bool", "Only backups whose files are all there (true), or only damaged ones (false)."
+    )
     verified: bool | None = option("bool", "Only backups that were verified (true), or never were (false).")
     pinned: bool | None = option("bool", "Only backups with a pin that holds (true), or without one (false).")
 
@@ -174,7 +184,9 @@ class DumpOptions:
     exclude_tables: tuple[str, ...] = option("list", "Leave these tables out (pg_dump's patterns).", ())
     schemas: tuple[str, ...] = option("list", "Dump only these schemas (pg_dump's patterns).", ())
     exclude_schemas: tuple[str, ...] = option("list", "Leave these schemas out (pg_dump's patterns).", ())
-    exclude_table_data: tuple[str, ...] = option("list", "Leave the rows of these tables out, keep their definition.", ())
+    exclude_table_data: tuple[str, ...] = option(
+        "list", "Leave the rows of these tables out, keep their definition.", ()
+    )
     globals: bool = option("bool", "Also dump roles and tablespaces (pg_dumpall), as a backup of its own.", True)
     role_passwords: str = option(
         "str",
@@ -204,9 +216,14 @@ class RunOptions:
     wait: timedelta = option("duration", "How long to wait for another run's lock. 0 refuses at once.", "0")
     deadline: timedelta = option("duration", "How long the backup of one database may take altogether.", "24h")
     stall_timeout: timedelta = option("duration", "How long a dump may go on without a single new byte.", "1h")
-    bin_dir: str | None = option("path", "Directory of pg_dump, pg_dumpall and pg_restore, instead of looking for them.")
+    bin_dir: str | None = option(
+        "path", "Directory of pg_dump, pg_dumpall and pg_restore, instead of looking for them."
+    )
     reserve: str = option(
-        "str", "Space that stays free on the repository's file system, as a size or a percentage.", "500MB", pattern=RESERVE_PATTERN
+        "str",
+        "Space that stays free on the repository's file system, as a size or a percentage.",
+        "500MB",
+        pattern=RESERVE_PATTERN,
     )
 
 
@@ -221,19 +238,33 @@ class Policy:
     keep_days: int | None = option("int", "Limit: backups not older than this many days.", minimum=0)
     limit_mode: str = option(
         "str",
-        "`either` drops a backup as soon as one limit is exceeded, `both` only when every limit that is set is exceeded.",
+        "`either` drops a backup as soon as one limit is exceeded, `both` only when every limit that is set is.",
         "either",
         choices=("either", "both"),
     )
-    keep_hourly: int | None = option("int", "Tier: the newest backup of each of the last N hours that have one.", minimum=0)
-    keep_daily: int | None = option("int", "Tier: the newest backup of each of the last N days that have one.", minimum=0)
-    keep_weekly: int | None = option("int", "Tier: the newest backup of each of the last N ISO weeks that have one.", minimum=0)
-    keep_monthly: int | None = option("int", "Tier: the newest backup of each of the last N months that have one.", minimum=0)
-    keep_yearly: int | None = option("int", "Tier: the newest backup of each of the last N years that have one.", minimum=0)
+    keep_hourly: int | None = option(
+        "int", "Tier: the newest backup of each of the last N hours that have one.", minimum=0
+    )
+    keep_daily: int | None = option(
+        "int", "Tier: the newest backup of each of the last N days that have one.", minimum=0
+    )
+    keep_weekly: int | None = option(
+        "int", "Tier: the newest backup of each of the last N ISO weeks that have one.", minimum=0
+    )
+    keep_monthly: int | None = option(
+        "int", "Tier: the newest backup of each of the last N months that have one.", minimum=0
+    )
+    keep_yearly: int | None = option(
+        "int", "Tier: the newest backup of each of the last N years that have one.", minimum=0
+    )
     keep_minimum: int = option("int", "The newest N complete backups always stay, however old.", 1, minimum=1)
     timezone: str = option("str", "Time zone in which hours, days, weeks, months and years begin.", "UTC")
-    max_deletions: int | None = option("int", "Brake: delete at most this many backups in one run, oldest first.", minimum=1)
-    require_copies: int = option("int", "Brake: delete only backups with at least this many verified copies elsewhere.", 0, minimum=0)
+    max_deletions: int | None = option(
+        "int", "Brake: delete at most this many backups in one run, oldest first.", minimum=1
+    )
+    require_copies: int = option(
+        "int", "Brake: delete only backups with at least this many verified copies elsewhere.", 0, minimum=0
+    )
 
     @property
     def has_rules(self) -> bool:
@@ -263,7 +294,9 @@ class AdoptOptions:
     database: str | None = option("str", "Name of the database, where neither the archive nor the file's name has it.")
     time: datetime | None = option("time", "When the dump was taken, where the file's name does not say it.")
     timezone: str = option("str", "Time zone of the times in the files' names.", "UTC")
-    move: bool = option("bool", "Remove the original once the adopted backup is complete. Without it the dump is copied.", False)
+    move: bool = option(
+        "bool", "Remove the original once the adopted backup is complete. Without it the dump is copied.", False
+    )
 
 
 # What a job does that says nothing about retention.
@@ -289,7 +322,9 @@ def _problem(option: Option, raw: Any) -> str:
 
 
 def build(cls: type[Options], raw: Mapping[str, Any]) -> Options:
-    """Given what a user wrote, by option name, return the values; raise ConfigurationError that names option, value and what is allowed.
+    """Given what a user wrote, by option name, return the values; raise ConfigurationError.
+
+    The message names option, value and what is allowed.
 
     Keys that belong to other classes are ignored: every front checks for unknown keys itself. None means "not said".
     """

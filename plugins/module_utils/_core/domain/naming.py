@@ -95,9 +95,10 @@ def encode(name: str) -> str:
 
 def decode(text: str) -> str:
     """Given what `encode` returned, return the name; raise RepositoryError for everything that it would not return."""
-    if len(text) <= MAX_ENCODED and _LITERAL.fullmatch(text):
+    short = len(text) <= MAX_ENCODED
+    if short and _LITERAL.fullmatch(text):
         return text
-    if _ENCODED.fullmatch(text):
+    if short and _ENCODED.fullmatch(text):
         data = _ESCAPE.sub(lambda match: bytes((int(match.group(1), 16),)), text.encode("ascii"))
         name = data.decode("utf-8", "surrogateescape")
         if encode(name) == text:

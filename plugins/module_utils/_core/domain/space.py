@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from typing import Iterable
+from collections.abc import Iterable
 
 from .backups import Backup
 from .quantities import human_size, parse_size
@@ -28,9 +28,7 @@ def estimate(earlier: Iterable[Backup], options: str, database_size: int | None)
 
     The largest ratio of the last backups with the same options counts. None: there is nothing to go by.
     """
-    alike = [
-        item for item in earlier if item.complete and item.options == options and item.database_size and item.size
-    ]
+    alike = [item for item in earlier if item.complete and item.options == options and item.database_size and item.size]
     newest = sorted(alike, key=lambda item: item.created)[-_HISTORY:]
     if not newest or not database_size:
         return None
@@ -51,6 +49,7 @@ def space_problem(free: int, reserve: int, expected: int | None) -> str:
     if expected is not None and expected > free - reserve:
         return (
             f"about {human_size(expected)} are needed (from earlier backups), {human_size(free)} are free and"
-            f" {human_size(reserve)} stay in reserve: free some space on the repository's file system, or lower `reserve`"
+            f" {human_size(reserve)} stay in reserve: free some space on the repository's file system, or lower"
+            " `reserve`"
         )
     return ""

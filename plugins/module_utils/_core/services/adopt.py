@@ -12,9 +12,10 @@ import secrets
 import stat
 import subprocess
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import IO, Any, Callable, Iterator, Mapping, Sequence
+from typing import IO, Any, Callable
 from zoneinfo import ZoneInfo
 
 from ..adapters import archive, catalog, files, process, repository, tools
@@ -56,7 +57,7 @@ class Dump:
 
 
 def _sources(paths: Sequence[str]) -> Iterator[Source]:
-    """Given files and directories, yield the dumps: every file that was named, every recognised one below a directory."""
+    """Given files and directories, yield the dumps: all that are named, and those recognised below a directory."""
     for path in map(os.path.abspath, paths):
         if not os.path.isdir(path) or _is_archive(path):
             yield _source(path)
@@ -89,7 +90,9 @@ class _Adoption:
         try:
             self.zone = ZoneInfo(self.options.timezone)
         except (KeyError, ValueError, OSError):
-            raise ConfigurationError(f"timezone is {self.options.timezone!r}: there is no such time zone here") from None
+            raise ConfigurationError(
+                f"timezone is {self.options.timezone!r}: there is no such time zone here"
+            ) from None
         self.tools = tools.newest(self.run.bin_dir)
         self.programs = tools.programs()
         self.environment = commands.environment(Connection(), None, "/", process.SEARCH_PATH)
@@ -108,7 +111,9 @@ class _Adoption:
         else:
             database = self.options.database or header.database or source.database
             if not database:
-                raise ConfigurationError("neither the archive nor its name says which database it is of: give --database")
+                raise ConfigurationError(
+                    "neither the archive nor its name says which database it is of: give --database"
+                )
             subject = Subject(self.location.instance, "database", database)
         return Dump(source, subject, created.astimezone(timezone.utc).replace(microsecond=0), form, packed, header)
 
@@ -139,7 +144,11 @@ class _Adoption:
 
     def _first_bytes(self, argv: Sequence[str], limit: int = 4096, stdin: IO[bytes] | None = None) -> bytes:
         with subprocess.Popen(
-            argv, stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=self.environment
+            argv,
+            stdin=stdin or subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=self.environment,
         ) as reading:
             assert reading.stdout is not None
             head = reading.stdout.read(limit)
@@ -153,7 +162,9 @@ class _Adoption:
         if packed == "none":
             return dump_header.listed_header(self._first_bytes((*listing, path), 64 * 1024).decode("utf-8", "replace"))
         unpack = (*self._decompressor(packed), path)
-        with subprocess.Popen(unpack, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=self.environment) as unpacking:
+        with subprocess.Popen(
+            unpack, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=self.environment
+        ) as unpacking:
             text = self._first_bytes(listing, 64 * 1024, unpacking.stdout)
             unpacking.kill()
         return dump_header.listed_header(text.decode("utf-8", "replace"))
@@ -205,6 +216,7 @@ class _Adoption:
                 ("cat", "--", dump.source.path),
                 decompressor=() if dump.packed == "none" else self._decompressor(dump.packed),
                 reader=() if is_text else commands.pg_restore_read(self.tools.pg_restore, None),
+                reads_all=dump.form != "tar",
                 end_marker=b"" if not is_text else END_OF_GLOBALS if dump.form == "globals" else END_OF_DATABASE,
             )
             limits = process.Limits(self.run.deadline, self.run.stall_timeout)
@@ -246,13 +258,15 @@ def adopt(
     cancellation: Cancellation | None = None,
     observer: Observer | None = None,
 ) -> BackupResult:
-    """Given options and dumps (or directories of them), adopt each (with `check`: say what would be); raise PgkeepError."""
+    """Given options and dumps (or directories of them), adopt each (`check`: say what would be); raise PgkeepError."""
     adoption = _Adoption(raw, clock, cancellation or Cancellation())
     repository.enter(adoption.root, create=not check)
     attend, outcomes = observer or Observer(), []
     found = list(_sources(paths))
     if not found:
-        raise ConfigurationError(f"no dump was recognised in {', '.join(paths)}: name the files, with --database and --time")
+        raise ConfigurationError(
+            f"no dump was recognised in {', '.join(paths)}: name the files, with --database and --time"
+        )
     if len(found) > 1 and (adoption.options.database or adoption.options.time):
         raise ConfigurationError("--database and --time say something of one dump: give them with one file")
     for source in found:

@@ -14,11 +14,12 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Callable, Iterator, Mapping, Sequence
+from typing import Any, Callable
 
 from ..adapters import archive, files, lock, process, repository, server, tools
 from ..adapters.archive import Archive, Progress
@@ -27,11 +28,11 @@ from ..adapters.observer import Observer
 from ..adapters.process import Cancellation, Processes
 from ..domain import commands, naming, space
 from ..domain.backups import Backup, Pin
-from ..domain.errors import Interrupted, LockedError, PgkeepError, SpaceError
+from ..domain.errors import LockedError, PgkeepError, SpaceError
 from ..domain.job import check_combinations
 from ..domain.model import Connection, DumpOptions, Location, RunOptions, Selection, build
 from ..domain.outcomes import BackupResult, Outcome
-from ..domain.quantities import human_duration, iso
+from ..domain.quantities import human_duration
 from ..domain.selection import choose, vanished
 from .commit import Place, Subject, in_progress, occupy, publish, stored
 from .preparation import (
@@ -144,10 +145,8 @@ def _cluster_note(around: Surroundings, before: Mapping[Subject, Sequence[Backup
     if not future:
         return ()
     latest = max(future, key=lambda item: item.created)
-    return (
-        f"{len(future)} backups are dated in the future, the latest {latest.id}: check the clock of this host; retention"
-        " leaves them alone",
-    )
+    note = f"{len(future)} backups are dated in the future, the latest {latest.id}: check the clock of this host"
+    return (f"{note}; retention leaves them alone",)
 
 
 def _guarded(subject: Subject, attempt: Callable[[], Outcome]) -> Outcome:
@@ -175,7 +174,7 @@ def _planned(
     outcomes = []
     for subject in subjects:
 
-        def look(subject: Subject = subject) -> Outcome:
+        def look(subject: Subject = subject, free: int = free) -> Outcome:
             folder = os.path.join(root, subject.folder)
             lock.check(os.path.join(folder, naming.LOCK_NAME), f"{subject.instance}/{subject.title}", around.clock)
             work = _plan(around, subject)
@@ -199,7 +198,9 @@ def _prospect(around: Surroundings, work: Work, backups: Sequence[Backup], free:
     stem = naming.stem(subject.kind, subject.database, now)
     target = os.path.join(around.request.location.repository, subject.folder, stem, stem + work.suffix)
     command = stages(around, work, target).dump
-    return Outcome(subject.title, subject.kind, "planned", f"would write {target}", work.warnings, None, command, expected)
+    return Outcome(
+        subject.title, subject.kind, "planned", f"would write {target}", work.warnings, None, command, expected
+    )
 
 
 def _fresh_outcome(work: Work, existing: Backup, age: timedelta) -> Outcome:
@@ -225,9 +226,7 @@ def _take(around: Surroundings, work: Work, observer: Observer) -> Outcome:
     """Given the work, do it under the lock of its database; return the outcome. Raise PgkeepError or OSError."""
     request, subject, clock = around.request, work.subject, around.clock
     command = f"pgkeep backup of {subject.instance}/{subject.title}"
-    with occupy(
-        request.location.repository, subject, command, request.run.wait, clock, around.cancellation
-    ) as place:
+    with occupy(request.location.repository, subject, command, request.run.wait, clock, around.cancellation) as place:
         now = clock()
         existing = fresh(work.fingerprint, place.backups, request.run, now)
         if existing:

@@ -5,7 +5,7 @@
 # Note that this module util is **PRIVATE** to the collection.
 """The commit protocol: how a dump becomes a backup, and how one that failed leaves no trace.
 
-    lock -> sweep -> .inprogress-* -> archive, durable and read back -> manifest, durable and read back -> rename -> fsync
+    lock -> sweep -> .inprogress-* -> archive -> manifest (both durable and read back) -> rename -> fsync
 
 Whatever happens before the rename, the directory is as it was; after it the backup is complete.
 """
@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable
 
 from ..adapters import catalog, files, lock, repository
 from ..adapters.archive import Archive
@@ -92,7 +93,7 @@ def stored(root: str, subject: Subject) -> list[Backup]:
 
 @contextmanager
 def in_progress(place: Place, unique: str) -> Iterator[str]:
-    """Given a place and a unique word, yield a private directory beside the backups; it is gone afterwards unless published.
+    """Given a place and a unique word, yield a private directory; it is gone afterwards unless published.
 
     Errors of the file system become RepositoryError or SpaceError.
     """
@@ -149,9 +150,7 @@ def publish(
     files.write_new(os.path.join(directory, naming.MANIFEST_NAME), data)
     state = State(pin=pin)
     if pin:
-        files.write_new(
-            os.path.join(directory, naming.STATE_NAME), manifest.serialize(manifest.state_document(state))
-        )
+        files.write_new(os.path.join(directory, naming.STATE_NAME), manifest.serialize(manifest.state_document(state)))
     target = os.path.join(place.path, stem)
     files.publish(directory, target)
     backup = manifest.backup_of(parsed, target, state)

@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any
 
 from ..adapters import catalog, repository
 from ..adapters.observer import Observer
@@ -73,7 +74,9 @@ def covered(job: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def prune_job(job: Mapping[str, Any], names: list[str], check: bool, clock: Clock, cancellation: Cancellation) -> Pruned | None:
+def prune_job(
+    job: Mapping[str, Any], names: list[str], check: bool, clock: Clock, cancellation: Cancellation
+) -> Pruned | None:
     """Given a job and databases, prune them by the job's policy; None where there are none (which never means all)."""
     return prune({**with_policy(job), "databases": names}, check, clock, cancellation) if names else None
 

@@ -7,9 +7,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable
 
 from ..adapters import catalog, repository
 from ..adapters.process import Cancellation
@@ -71,7 +72,9 @@ class Listing:
         """Return what the module and --json give; the statistics are of all backups, however few are shown."""
         return {
             "backups": [record(backup) for backup in (self.backups if shown is None else shown)],
-            "foreign": [{"path": item.path, "reason": item.reason} for item in self.foreign] if self.show_foreign else [],
+            "foreign": [{"path": item.path, "reason": item.reason} for item in self.foreign]
+            if self.show_foreign
+            else [],
             "statistics": self.statistics(),
             "policy": self.policy,
         }

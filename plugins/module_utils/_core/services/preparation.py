@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable
 
 from ..adapters import server, tools
 from ..adapters.archive import Stages
@@ -104,10 +105,8 @@ def plan_globals(around: Surroundings) -> Work:
     included = wanted != "never" and facts.can_read_authid
     warnings: tuple[str, ...] = ()
     if wanted == "auto" and not included:
-        warnings = (
-            f"the globals are without role passwords, because role {role} may not read them: after a restore they must"
-            " be set again",
-        )
+        text = f"the globals are without role passwords, which role {role} may not read"
+        warnings = (f"{text}: after a restore they must be set again",)
     about = {
         **_about(around, "plain", _UNCOMPRESSED, warnings),
         "partial": False,
@@ -186,17 +185,21 @@ def stages(around: Surroundings, work: Work, target: str) -> Stages:
         commands.compressor(packed) if packed.program else (),
         commands.decompressor(packed.method, packed.program) if packed.program else (),
         commands.pg_restore_read(client.pg_restore, directory) if archive else (),
+        dump.format != "tar",
         b"" if archive else END_OF_DATABASE,
     )
 
 
 def fresh(work_fingerprint: str, backups: Sequence[Backup], run: RunOptions, now: datetime) -> Backup | None:
-    """Given the options' fingerprint, what is stored and the time, return the backup that makes a new one unnecessary."""
+    """Given the options' fingerprint, what is stored and the time, return the one that makes a new one unnecessary."""
     if run.max_age is None:
         return None
     young = [
         item
         for item in backups
-        if item.complete and item.options == work_fingerprint and item.created <= now and now - item.created <= run.max_age
+        if item.complete
+        and item.options == work_fingerprint
+        and item.created <= now
+        and now - item.created <= run.max_age
     ]
     return max(young, key=lambda item: item.created, default=None)

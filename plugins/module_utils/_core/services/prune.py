@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Callable, Mapping
+from typing import Any, Callable
 
 from ..adapters import catalog, files, lock, repository
 from ..adapters.process import Cancellation
@@ -92,7 +93,7 @@ def _row(decision: Decision) -> dict[str, Any]:
 def prune(
     raw: Mapping[str, Any], check: bool, clock: Callable[[], datetime], cancellation: Cancellation | None = None
 ) -> Pruned:
-    """Given options as a user wrote them, delete what the policy does not keep (not with `check`); raise PgkeepError."""
+    """Given options as a user wrote them, delete what the policy does not keep (`check`: nothing); raise PgkeepError."""
     scope, policy, options = build(Scope, raw), build(Policy, raw), build(PruneOptions, raw)
     check_policy(policy)
     place = os.path.normpath(build(Repository, raw).repository)
@@ -114,7 +115,12 @@ def prune(
 
 
 def _apply(
-    place: str, planned: Plan, policy: Policy, options: PruneOptions, clock: Callable[[], datetime], cancellation: Cancellation
+    place: str,
+    planned: Plan,
+    policy: Policy,
+    options: PruneOptions,
+    clock: Callable[[], datetime],
+    cancellation: Cancellation,
 ) -> Pruned:
     groups: dict[str, list[Backup]] = defaultdict(list)
     for backup in planned.deletions:
@@ -128,7 +134,12 @@ def _apply(
         try:
             cancellation.check()
             with lock.hold(
-                os.path.join(directory, naming.LOCK_NAME), title, "prune", options.wait, clock, lambda: bool(cancellation)
+                os.path.join(directory, naming.LOCK_NAME),
+                title,
+                "prune",
+                options.wait,
+                clock,
+                lambda: bool(cancellation),
             ):
                 files.sweep(directory, (naming.INPROGRESS_PREFIX, naming.TRASH_PREFIX))
                 for backup in _still_doomed(directory, folder, doomed, policy, clock()):
@@ -166,4 +177,6 @@ def summary(pruned: Pruned) -> str:
     """Given a prune, return one line for a log."""
     gone = pruned.plan.deletions if pruned.check else pruned.deleted
     verb = "would delete" if pruned.check else "deleted"
-    return f"{verb} {len(gone)} backups, {human_size(sum(backup.size for backup in gone))}; {len(pruned.plan.kept)} stay"
+    return (
+        f"{verb} {len(gone)} backups, {human_size(sum(backup.size for backup in gone))}; {len(pruned.plan.kept)} stay"
+    )
