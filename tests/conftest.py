@@ -1,0 +1,121 @@
+# Copyright: pgkeep contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What all tests share: the collection's import path, real servers, fresh databases, and an account of skipped tests.
+
+Fixtures: debian_server, embedded_server, zstd_server, fresh_database.
+Markers: needs_root, needs_programs("zstd", ...).
+PGKEEP_NO_SKIP=1 makes a run with skipped tests fail, so that continuous integration cannot pass by testing nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.postgres import CELERP, DEBIAN, EMBEDDED, Server, find_installation, quote_identifier
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure() -> None:
+    """Make `ansible_collections.pgkeep.backup` importable from a checkout at any path, without the Makefile too."""
+    link = _ROOT / ".cache/collections/ansible_collections/pgkeep/backup"
+    if not link.is_symlink():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to("../../../..")
+        importlib.invalidate_caches()
+
+
+# --- servers: one of each kind for the whole run, started by the first test that asks ---
+
+
+@pytest.fixture(scope="session")
+def debian_server() -> Iterator[Server]:
+    """The distribution's newest PostgreSQL."""
+    yield from _server(DEBIAN)
+
+
+@pytest.fixture(scope="session")
+def embedded_server() -> Iterator[Server]:
+    """PostgreSQL 18; its pg_dump compresses with gzip alone."""
+    yield from _server(EMBEDDED)
+
+
+@pytest.fixture(scope="session")
+def zstd_server() -> Iterator[Server]:
+    """PostgreSQL 17; its pg_dump compresses with gzip, lz4 and zstd, and it speaks TLS."""
+    yield from _server(CELERP)
+
+
+def _server(source: str) -> Iterator[Server]:
+    installation = find_installation(source)
+    if installation is None:
+        pytest.skip(f"no PostgreSQL server from {source} is installed")
+    with Server(installation, tcp=True) as server:
+        yield server
+
+
+@pytest.fixture
+def fresh_database() -> Iterator[Callable[..., str]]:
+    """Return a function: given a server, and perhaps any name, create that empty database and return its name.
+
+    Without a name it invents one. The databases are dropped after the test, whoever is still connected.
+    """
+    made: list[tuple[Server, str]] = []
+
+    def create(server: Server, name: str | None = None) -> str:
+        chosen = f"fresh_{os.urandom(6).hex()}" if name is None else name
+        server.psql(f"CREATE DATABASE {quote_identifier(chosen)}")
+        made.append((server, chosen))
+        return chosen
+
+    yield create
+    for server, name in made:
+        server.psql(f"DROP DATABASE IF EXISTS {quote_identifier(name)} WITH (FORCE)")
+
+
+# --- skipping: never silently ---
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test that cannot run here."""
+    if item.get_closest_marker("needs_root") and os.geteuid() != 0:
+        pytest.skip("needs root")
+    for marker in item.iter_markers("needs_programs"):
+        missing = [program for program in marker.args if not shutil.which(program)]
+        if missing:
+            pytest.skip(f"needs {', '.join(missing)}, which is not installed")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """List every skipped test with its reason."""
+    skipped = _skipped(config)
+    if skipped:
+        terminalreporter.section(f"{len(skipped)} not run")
+        for report in skipped:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            terminalreporter.line(f"{report.nodeid}: {reason.removeprefix('Skipped: ')}")
+        if _no_skip():
+            terminalreporter.line("PGKEEP_NO_SKIP=1: this run fails, because all tests have to run here", red=True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Let skipped tests fail the run where that is asked for."""
+    if _no_skip() and session.exitstatus == 0 and _skipped(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _no_skip() -> bool:
+    return os.environ.get("PGKEEP_NO_SKIP") == "1"
+
+
+def _skipped(config: pytest.Config) -> list[pytest.TestReport]:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    return reporter.stats.get("skipped", []) if reporter else []

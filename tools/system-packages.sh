@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Installs what the tests need from the distribution (Debian, Ubuntu). Given root, it installs what is missing; given an
+# ordinary user, it says what is missing. Nothing is touched, and no network is used, where everything is there.
+set -euo pipefail
+
+python=${PYTHON:-python3}
+missing=()
+
+# need PACKAGE COMMAND...: the package is missing where COMMAND fails
+need() {
+  local package=$1
+  shift
+  "$@" > /dev/null 2>&1 || missing+=("$package")
+}
+
+has_server() { compgen -G '/usr/lib/postgresql/*/bin/initdb'; }
+
+# Debian keeps what `python -m venv` needs in a package of its own.
+has_venv() { ! command -v "$python" || "$python" -c 'import ensurepip'; }
+
+has_libpq() { compgen -G '/usr/lib/*/libpq.so.5'; }
+
+need postgresql has_server
+need libpq5 has_libpq
+need faketime command -v faketime
+need gzip command -v gzip
+need lz4 command -v lz4
+need strace command -v strace
+need "$(basename "$python")-venv" has_venv
+need util-linux command -v setpriv
+need zstd command -v zstd
+
+[ "${#missing[@]}" -gt 0 ] || exit 0
+
+if [ "$(id -u)" != 0 ]; then
+  echo "Not installed: ${missing[*]}. Tests that need one of these are skipped. To install them, as root:"
+  echo "  apt-get install --no-install-recommends ${missing[*]}"
+  exit 0
+fi
+
+if ! command -v apt-get > /dev/null; then
+  echo "Not installed, and there is no apt-get: ${missing[*]}. Tests that need one of these are skipped."
+  exit 0
+fi
+
+# The tests start servers of their own. Without this the package would make one too, and start it.
+configuration=/etc/postgresql-common/createcluster.conf
+if [ ! -e "$configuration" ]; then
+  mkdir -p "$(dirname "$configuration")"
+  echo 'create_main_cluster = false' > "$configuration"
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+echo "Installing ${missing[*]}"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if ! { apt-get update && apt-get install -y --no-install-recommends "${missing[@]}"; } > "$log" 2>&1 < /dev/null; then
+  cat "$log" >&2
+  echo "apt-get failed: see above" >&2
+  exit 1
+fi
