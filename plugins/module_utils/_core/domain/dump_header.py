@@ -21,8 +21,10 @@ _WRITTEN = {
     "server_version": re.compile(r"^-- Dumped from database version (\S+)", re.MULTILINE),
     "tool_version": re.compile(r"^-- Dumped by pg_dump(?:all)? version (\S+)", re.MULTILINE),
 }
+_END_OF_DATABASE = b"-- PostgreSQL database dump complete"
+_END_OF_GLOBALS = b"-- PostgreSQL database cluster dump complete"
+_END_OF_TAR = bytes(1024)  # two empty blocks
 _DATABASE_DUMP, _CLUSTER_DUMP = "-- PostgreSQL database dump", "-- PostgreSQL database cluster dump"
-_METHODS = {"-1": "gzip", "0": "none"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,21 @@ def form(head: bytes) -> str:
     return "plain" if _DATABASE_DUMP in text else ""
 
 
+def has_end(form_name: str, tail: bytes) -> bool:
+    """Given a dump's form and its last bytes, return whether its end is there.
+
+    Of a custom archive the last bytes say nothing, but pg_restore does; with a tar it is the other way round.
+    """
+    if form_name == "tar":
+        return tail.endswith(_END_OF_TAR)
+    return {"plain": _END_OF_DATABASE, "globals": _END_OF_GLOBALS}.get(form_name, b"") in tail
+
+
+def begins_database(line: bytes) -> bool:
+    """Given a line of what pg_dumpall wrote, return whether a whole database begins there."""
+    return line.rstrip() == _DATABASE_DUMP.encode()
+
+
 def _find(patterns: dict[str, re.Pattern[str]], text: str) -> dict[str, str]:
     found = {key: pattern.search(text) for key, pattern in patterns.items()}
     return {key: match.group(1) for key, match in found.items() if match}
@@ -61,7 +78,8 @@ def listed_header(listing: str) -> Header:
     """Given what `pg_restore --list` prints, return the header."""
     found = _find(_LISTED, listing)
     if "compression" in found:
-        found["compression"] = _METHODS.get(found["compression"], found["compression"])
+        level = found["compression"]  # up to version 15; later ones name the method
+        found["compression"] = "none" if level == "0" else "gzip" if level.lstrip("-").isdigit() else level
     return Header(**found)
 
 

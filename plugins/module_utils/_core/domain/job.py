@@ -14,10 +14,11 @@ from typing import Any
 
 from . import compression, patterns
 from .errors import ConfigurationError
-from .model import JOB_POLICY, RULES, Policy, build, options_of
+from .model import JOB_POLICY, RULES, DumpOptions, Policy, build, options_of
 
 Raw = Mapping[str, Any]
 
+_DEFAULTS = DumpOptions()
 _TLS_ONLY = ("require", "verify-ca", "verify-full")
 
 
@@ -94,8 +95,8 @@ def _selection_problems(raw: Raw) -> Iterator[str]:
 
 
 def _dump_problems(raw: Raw) -> Iterator[str]:
-    format_name = raw.get("format") or "custom"
-    if (raw.get("jobs") or 1) > 1 and format_name != "directory":
+    format_name = raw.get("format") or _DEFAULTS.format
+    if (raw.get("jobs") or _DEFAULTS.jobs) > 1 and format_name != "directory":
         yield f"jobs is {raw['jobs']} but format is {format_name}: parallel jobs need format directory"
     for name in ("schemas", "exclude_schemas"):
         if raw.get("tables") and raw.get(name):
@@ -104,9 +105,9 @@ def _dump_problems(raw: Raw) -> Iterator[str]:
 
 def _text_problems(raw: Raw) -> Iterator[str]:
     """Yield what is wrong with texts that have a grammar of their own, before a server is asked for anything."""
-    written = raw.get("compression") or "auto"
+    written = raw.get("compression")
     try:
-        if written != "auto":
+        if written and written != "auto":
             compression.parse(written)
     except ConfigurationError as error:
         yield str(error)

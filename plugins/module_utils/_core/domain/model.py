@@ -58,6 +58,8 @@ def _value(option: Option, raw: Any) -> Any:
 def option(kind: str, help: str, default: Any = None, **more: Any) -> Any:  # noqa: A002  (argparse's own word)
     """Given an option's description, return the dataclass field that carries it and its parsed default."""
     described = Option(kind=kind, help=help, default=default, **more)
+    # The classes below call this where they would call `field`.
+    # pylint: disable-next=invalid-field-call
     return field(default=_value(described, default), repr=kind != "password", metadata={"option": described})
 
 
@@ -298,6 +300,8 @@ class AdoptOptions:
         "bool", "Remove the original once the adopted backup is complete. Without it the dump is copied.", False
     )
 
+
+CONFIG_DIRECTORY = "/etc/pgkeep"
 
 # What a job does that says nothing about retention.
 JOB_POLICY = Policy(keep_last=10, keep_days=30)

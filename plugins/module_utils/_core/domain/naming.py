@@ -13,6 +13,7 @@ Times in names are UTC.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
@@ -28,8 +29,10 @@ STATE_NAME = "state.json"
 # A name of 63 bytes, PostgreSQL's longest, with each byte encoded. A time and suffixes then still fit into the 255
 # bytes that file systems allow.
 MAX_ENCODED = 189
+MAX_SETBACK = timedelta(days=7)  # of a clock; what is dated further ahead was dated wrongly
 
 _GLOBALS_STEM = "globals"
+_SECOND = timedelta(seconds=1)
 _LITERAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _TO_ENCODE = re.compile(rb"[^A-Za-z0-9_.-]|^[.-]")
 _ENCODED = re.compile(r"(?:[A-Za-z0-9_.-]|%[0-9A-F]{2})+")
@@ -131,6 +134,11 @@ def parse_stem(text: str) -> tuple[str, datetime] | None:
     return match["encoded"], moment.replace(tzinfo=timezone.utc)
 
 
+def has_form_of_stem(text: str) -> bool:
+    """Given a name, return whether it looks like a backup's; `parse_stem` is certain and ten times slower."""
+    return _STEM.fullmatch(text) is not None
+
+
 def _moment(match: re.Match[str]) -> datetime | None:
     found = match.groupdict()
     year, month, day, hour, minute = (int(found[part]) for part in ("year", "month", "day", "hour", "minute"))
@@ -188,16 +196,14 @@ def _to_utc(moment: datetime, offset: str) -> datetime | None:
     return moment.replace(tzinfo=timezone.utc)
 
 
-def next_created(now: datetime, newest: datetime | None) -> datetime:
-    """Given the time and the newest backup's of the same database, return the time for the next: whole seconds, UTC.
+def next_created(now: datetime, taken: Iterable[datetime]) -> datetime:
+    """Given the time and those of the same database's backups, return the time for the next: whole seconds, UTC.
 
     It is later than the newest one's, so that names keep their order although the clock was set back or two runs fell
-    into one second. Raise RepositoryError when there is no later time.
+    into one second. Times further ahead than MAX_SETBACK come from a clock that was wrong once: following them would
+    date every later backup in the future for good.
     """
     whole = now.astimezone(timezone.utc).replace(microsecond=0)
-    if newest is None:
-        return whole
-    try:
-        return max(whole, newest.astimezone(timezone.utc).replace(microsecond=0) + timedelta(seconds=1))
-    except OverflowError:
-        raise RepositoryError("the newest backup is dated at the end of time: move it out of the repository") from None
+    believable = [moment for moment in taken if moment - whole <= MAX_SETBACK]
+    newest = max(believable, default=whole - _SECOND)
+    return max(whole, newest.astimezone(timezone.utc).replace(microsecond=0) + _SECOND)

@@ -29,6 +29,7 @@ class Outcome:
     backup: Backup | None = None
     command: tuple[str, ...] = ()
     expected: int | None = None  # bytes, where earlier backups allow an estimate
+    coming: Backup | None = None  # check mode: the backup that a run would take, for a plan of what is pruned then
 
     def to_json(self) -> dict[str, Any]:
         """Return what the module and --json give of it."""
@@ -101,7 +102,8 @@ class BackupResult:
         return {
             "backups": [record(outcome.backup) for outcome in self.outcomes if outcome.backup],
             "databases": [outcome.to_json() for outcome in self.outcomes],
-            "skipped": [{"database": database, "reason": reason} for database, reason in self.skipped],
+            # not "skipped", which tells Ansible that the task was
+            "skipped_databases": [{"database": database, "reason": reason} for database, reason in self.skipped],
             "new_databases": list(self.new),
             "vanished_databases": list(self.vanished),
         }

@@ -70,7 +70,7 @@ def parse(pattern: str, option: str) -> Pattern:
         raise ConfigurationError(
             f'{option} has the pattern {pattern!r} with too many dots: put a name with a dot in it in "double quotes"'
         )
-    regexes = [f"^({regex})$" for regex, _ in parts]
+    regexes = [f"^({regex})$" for regex, _pattern in parts]
     if option in SCHEMA_OPTIONS:
         return Pattern(regexes[-1], None, parts[0][1] if len(parts) == 2 else None)
     return Pattern(regexes[-1], regexes[-2] if len(parts) > 1 else None, parts[0][1] if len(parts) == 3 else None)
@@ -111,6 +111,25 @@ def _regex(character: str, following: str, quoted: bool) -> str:
     return character
 
 
+def is_system(name: str) -> bool:
+    """Given a schema's name, or schema.table, return whether it is the server's own; pg_ is reserved for such."""
+    return name.startswith(("pg_", "information_schema.")) or name == "information_schema"
+
+
+def system_match(option: str, pattern: str, names: Sequence[str]) -> ConfigurationError:
+    """Given a pattern that would put the server's own tables or schemas into a dump, return the error."""
+    what = "schemas" if option in SCHEMA_OPTIONS else "tables"
+    hint = (
+        "name the schemas one by one"
+        if option in SCHEMA_OPTIONS
+        else f"put the schema before it, as in public.{pattern}"
+    )
+    return ConfigurationError(
+        f"{option} has the pattern {pattern!r}, which also matches {_list(what, names[:3])} and so would dump {what} of"
+        f" the server's own, which cannot be restored: {hint}"
+    )
+
+
 def no_match(option: str, pattern: str, database: str, existing: Sequence[str]) -> ConfigurationError:
     """Given a pattern that matches nothing and the names that exist (schema.table, or schemas), return the error."""
     what = "schema" if option in SCHEMA_OPTIONS else "table"
@@ -125,7 +144,7 @@ def _near(pattern: str, existing: Sequence[str]) -> list[str]:
     wanted = pattern.replace('"', "").lower()
     by_form: dict[str, list[str]] = {}
     for name in existing:  # a table of a schema outside the search path is near by its last part alone
-        for form in {name.lower(), name.lower().rpartition(".")[2]}:
+        for form in (name.lower(), name.lower().rpartition(".")[2]):
             by_form.setdefault(form, []).append(name)
     forms = difflib.get_close_matches(wanted, list(by_form), n=3, cutoff=0.6)
     return list(dict.fromkeys(name for form in forms for name in by_form[form]))[:3]

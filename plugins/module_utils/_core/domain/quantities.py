@@ -9,7 +9,8 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from .errors import ConfigurationError
 
@@ -62,6 +63,22 @@ def parse_time(text: str) -> datetime:
         return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
     except (ValueError, OverflowError):
         raise ConfigurationError(f"{text!r} is not a time that exists") from None
+
+
+def time_zone(name: str) -> tzinfo:
+    """Given the name of a time zone, return it; raise ConfigurationError when this host does not know it.
+
+    The one thing here that reads files: the host's table of time zones, which only upgrades change. UTC does without.
+    """
+    if name == "UTC":
+        return timezone.utc
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ConfigurationError(
+            f"timezone is {name!r}, which this host does not know: write for example UTC or Europe/Berlin; if it is"
+            " right, install the tzdata package"
+        ) from None
 
 
 def iso(moment: datetime) -> str:

@@ -3,25 +3,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 # Note that this module util is **PRIVATE** to the collection.
-"""Which backups stay and which may go, each with the rules that say so.
-
-Pure but for one thing: zoneinfo reads the host's time zone data. That is a table that only upgrades change, and the
-default, UTC, does without it.
-"""
+"""Which backups stay and which may go, each with the rules that say so."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from typing import Callable
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from .backups import Backup, Pin
 from .errors import ConfigurationError
 from .model import Policy
-from .quantities import human_duration, iso
+from .quantities import human_duration, iso, time_zone
 
 
 @dataclass(frozen=True)
@@ -63,19 +58,7 @@ def check_policy(policy: Policy) -> None:
         )
     if policy.keep_minimum < 1:
         raise ConfigurationError(f"keep_minimum is {policy.keep_minimum}: must be 1 or more")
-    _zone(policy.timezone)
-
-
-def _zone(name: str) -> tzinfo:
-    if name == "UTC":
-        return timezone.utc
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ConfigurationError(
-            f"timezone is {name!r}, which this host does not know: write for example UTC or Europe/Berlin; if it is"
-            " right, install the tzdata package"
-        ) from None
+    time_zone(policy.timezone)
 
 
 def plan(backups: Iterable[Backup], policy: Policy, now: datetime) -> Plan:
@@ -96,7 +79,7 @@ def plan(backups: Iterable[Backup], policy: Policy, now: datetime) -> Plan:
 
 def _decide(history: list[Backup], policy: Policy, now: datetime) -> Iterator[Decision]:
     tiers = _tiers(policy)
-    zone = _zone(policy.timezone)
+    zone = time_zone(policy.timezone)
     rank = 0
     for backup in history:
         keeping = list(_protections(backup, now))
@@ -174,7 +157,7 @@ def _local(moment: datetime, zone: tzinfo) -> datetime:
 
 
 def _week(local: datetime) -> str:
-    year, week, _ = local.isocalendar()
+    year, week = local.isocalendar()[:2]
     return f"{year:04}-W{week:02}"
 
 

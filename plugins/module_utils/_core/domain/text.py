@@ -66,8 +66,7 @@ def backup_lines(backups: Sequence[Backup], now: datetime) -> list[str]:
         return ["no backups"]
     rows = [
         (
-            backup.id,
-            iso(backup.created),
+            *_name(backup),
             _age(now - backup.created),
             human_size(backup.size),
             human_duration(backup.duration),
@@ -77,11 +76,20 @@ def backup_lines(backups: Sequence[Backup], now: datetime) -> list[str]:
         )
         for backup in backups
     ]
-    header = ("BACKUP", "CREATED", "AGE", "SIZE", "TOOK", "FORMAT", "COMPRESSION", "REMARKS")
+    header = ("DATABASE", "BACKUP", "AGE", "SIZE", "TOOK", "FORMAT", "COMPRESSION", "REMARKS")
     lines = table(header, rows, right=(2, 3, 4))
-    damaged = sum(not backup.complete for backup in backups)
-    total = f"{_count(len(backups), 'backup')}, {human_size(sum(backup.size for backup in backups))}"
-    return [*lines, "", f"{total}, {damaged} damaged" if damaged else total]
+    sizes = [backup.size for backup in backups if backup.complete]
+    return [*lines, "", _total(len(sizes), sum(sizes), len(backups) - len(sizes))]
+
+
+def _total(count: int, size: int, damaged: int) -> str:
+    total = f"{_count(count, 'backup')}, {human_size(size)}"
+    return f"{total}, {damaged} damaged" if damaged else total
+
+
+def _name(backup: Backup) -> tuple[str, str]:
+    """Given a backup, return the database as people read it and the backup's name, which has its time."""
+    return f"{backup.instance}/{backup.title}", backup.id.rpartition("/")[2]
 
 
 def _age(age: timedelta) -> str:
@@ -109,9 +117,7 @@ def _remarks(backup: Backup, now: datetime) -> Iterator[str]:
 
 def statistics_lines(stats: Mapping[str, Any], policy: str | None) -> list[str]:
     """Given what `statistics` returned and what `policy_text` returned (None: not known), return lines about both."""
-    lines = [f"{_count(stats['count'], 'backup')}, {human_size(stats['total_size'])}"]
-    if stats["damaged"]:
-        lines[0] += f", {stats['damaged']} damaged"
+    lines = [_total(stats["count"], stats["total_size"], stats["damaged"])]
     if stats["count"]:
         took = human_duration(timedelta(seconds=stats["average_duration"]))
         lines.append(f"average: {human_size(stats['average_size'])} in {took}")
@@ -166,7 +172,7 @@ def plan_lines(plan: Plan) -> list[str]:
     """Given a plan, return a table of every backup with its reasons, and a line that sums up."""
     if not plan.decisions:
         return ["no backups"]
-    lines = table(("ACTION", "BACKUP", "CREATED", "SIZE", "REASONS"), map(_plan_row, plan.decisions), right=(3,))
+    lines = table(("ACTION", "DATABASE", "BACKUP", "SIZE", "REASONS"), map(_plan_row, plan.decisions), right=(3,))
     doomed = plan.deletions
     kept = f"{_count(len(plan.decisions) - len(doomed), 'backup')} kept"
     freed = f"{len(doomed)} to delete, {human_size(sum(backup.size for backup in doomed))} freed"
@@ -177,8 +183,7 @@ def _plan_row(decision: Decision) -> tuple[str, ...]:
     backup = decision.backup
     return (
         "keep" if decision.keep else "DELETE",
-        backup.id,
-        iso(backup.created),
+        *_name(backup),
         human_size(backup.size),
         ", ".join(decision.reasons),
     )
