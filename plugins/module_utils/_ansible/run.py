@@ -7,8 +7,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -16,9 +18,10 @@ from typing import Any, Callable, NoReturn, Protocol
 
 from ansible.module_utils.basic import AnsibleModule
 
-from .._core.adapters.process import Cancellation
-from .._core.adapters.server import scrub_environment
+from .._core.adapters.process import Cancellation, scrub_environment
+from .._core.adapters.repository import gives_up_root
 from .._core.domain.errors import PgkeepError
+from .._core.domain.text import printable
 from .argspec import argument_spec, values
 
 
@@ -44,7 +47,9 @@ class Result(Protocol):
         """Return the result as the module and --json show it."""
 
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 Clock = Callable[[], datetime]
+_Done = dict[str, Any]
 UseCase = Callable[[dict[str, Any], bool, Clock, Cancellation], Result]
 
 
@@ -52,19 +57,62 @@ def run(use_case: UseCase, *classes: type, **kwargs: Any) -> NoReturn:
     """Given a use case, the model's classes with its options and more for AnsibleModule, run it and end the module."""
     module = AnsibleModule(argument_spec=argument_spec(*classes), supports_check_mode=True, **kwargs)
     scrub_environment(os.environ)
-    problem, result = _outcome(use_case, values(module.params), module.check_mode)
-    if result is None:
-        module.fail_json(msg=problem)
-    for warning in result.warnings:
-        module.warn(warning)
-    report = {**result.to_json(), "changed": result.changed}
-    if result.message:
-        report["msg"] = result.message
-    if module._diff and result.diff is not None:
-        report["diff"] = dict(result.diff)
-    if result.failed:
+    params = values(module.params)
+
+    def work() -> _Done:
+        return _done(*_outcome(use_case, params, module.check_mode))
+
+    done = _in_child(work) if gives_up_root(params.get("repository", "")) else work()
+    for warning in done["warnings"]:
+        module.warn(printable(warning))
+    report = done["report"]
+    if module._diff and done["diff"] is not None:
+        report["diff"] = done["diff"]
+    if done["failed"]:
         module.fail_json(**report)
     module.exit_json(**report)
+
+
+def _done(problem: str, result: Result | None) -> _Done:
+    """Given what went wrong, or the result, return it as plain values."""
+    if result is None:
+        return {"failed": True, "report": {"msg": problem}, "warnings": [], "diff": None}
+    report = {**result.to_json(), "changed": result.changed}
+    if result.message:
+        report["msg"] = printable(result.message)
+    diff = None if result.diff is None else dict(result.diff)
+    return {"failed": result.failed, "report": report, "warnings": list(result.warnings), "diff": diff}
+
+
+def _in_child(work: Callable[[], _Done]) -> _Done:
+    """Given work that gives up root for good, do it in a process of its own and return what it returned.
+
+    This process stays root: AnsibleModule imports more from its own, private archive until the end, and then removes it.
+    """
+    reading, writing = os.pipe()
+    ours, theirs = os.pipe()  # nothing is written: its end says that the other process is gone
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(theirs)
+            threading.Thread(target=_watch, args=(ours,), daemon=True).start()
+            with open(writing, "wb") as pipe:
+                pipe.write(json.dumps(work()).encode())
+        finally:
+            os._exit(0)
+    for number in SIGNALS:
+        signal.signal(number, lambda received, _frame: os.kill(child, received))
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        answer = pipe.read()
+    _, status = os.waitpid(child, 0)
+    done: _Done = json.loads(answer) if answer else _done(f"the work was ended from outside (status {status})", None)
+    return done
+
+
+def _watch(pipe: int) -> None:
+    os.read(pipe, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _now() -> datetime:
@@ -74,7 +122,7 @@ def _now() -> datetime:
 def _cancellation() -> Cancellation:
     """Return what asks running work to end when Ansible's timeout, or somebody else, ends this process."""
     cancellation = Cancellation()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, lambda received, _frame: cancellation.cancel(received))
     return cancellation
 
