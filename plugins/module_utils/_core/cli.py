@@ -8,22 +8,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
+import io
 import json
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, TextIO
 
-from .adapters import config
-from .adapters.observer import LineObserver, Observer, TerminalObserver
-from .adapters.process import Cancellation
-from .adapters.server import scrub_environment
+from .adapters.process import Cancellation, scrub_environment
 from .domain.errors import DONE, ConfigurationError, Interrupted, PgkeepError
 from .domain.model import (
+    CONFIG_DIRECTORY,
     AdoptOptions,
     Connection,
     DumpOptions,
@@ -42,6 +41,10 @@ from .domain.model import (
 from .domain.text import backup_lines, plan_lines, printable, statistics_lines, table
 from .domain.version import VERSION
 
+if TYPE_CHECKING:
+    from .adapters.observer import Observer
+
+# The rest is imported by the command that needs it: the zip holds no compiled code, so what is not used is not free.
 Raw = dict[str, Any]
 DESCRIPTION = "Backups of PostgreSQL databases that are known to be complete: take, list, count, prune."
 EPILOG = (
@@ -89,7 +92,7 @@ def _add_command(commands: Any, name: str, text: str, *, job: bool = True) -> ar
         parser.add_argument(
             "--job", metavar="JOB", help="Take the options from this job; those given here overrule it."
         )
-    parser.add_argument("--config-dir", metavar="DIR", default=config.DIRECTORY, help=f"Default: {config.DIRECTORY}.")
+    parser.add_argument("--config-dir", metavar="DIR", default=CONFIG_DIRECTORY, help=f"Default: {CONFIG_DIRECTORY}.")
     parser.add_argument("--json", action="store_true", help="Print the result as JSON, with the keys of the modules.")
     return parser
 
@@ -142,9 +145,13 @@ def _parser() -> argparse.ArgumentParser:
 def _defaults(arguments: Raw) -> Raw:
     """Given the command line, return the job it names, or the defaults of the configuration where there is one."""
     directory = arguments["config_dir"]
+    if not arguments.get("job") and not os.path.isdir(directory):
+        return {}
+    from .adapters import config
+
     if arguments.get("job"):
         return config.load_job(directory, arguments["job"])
-    return config.load_defaults(directory) if os.path.isdir(directory) else {}
+    return config.load_defaults(directory)
 
 
 def _repository(arguments: Raw, options: Raw) -> Raw:
@@ -152,6 +159,8 @@ def _repository(arguments: Raw, options: Raw) -> Raw:
     directory = arguments["config_dir"]
     if options.get("repository") or arguments.get("job") or not os.path.isdir(directory):
         return options
+    from .adapters import config
+
     places = sorted({job["repository"] for job in config.load_all(directory).values()})
     if len(places) > 1:
         raise ConfigurationError(
@@ -172,6 +181,10 @@ def _options(arguments: Raw, only: Sequence[str] = ()) -> Raw:
 
 
 def _observer(arguments: Raw) -> Observer:
+    import shutil
+
+    from .adapters.observer import LineObserver, Observer, TerminalObserver
+
     if arguments["json"]:
         return Observer()
     if sys.stdout.isatty():
@@ -179,18 +192,28 @@ def _observer(arguments: Raw) -> Observer:
     return LineObserver(sys.stdout)
 
 
+def _write(stream: TextIO, *lines: str) -> None:
+    try:
+        stream.write("".join(f"{line}\n" for line in lines))
+        stream.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        # `pgkeep list | head`: what was done stays done, and its exit code counts. A full disk is another matter.
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            raise PgkeepError(f"the output cannot be written: {error.strerror}; what was done is done") from None
+
+
 def _print_json(document: Any) -> None:
-    print(json.dumps(document, indent=1, ensure_ascii=True))
+    _write(sys.stdout, json.dumps(document, indent=1, ensure_ascii=True))
 
 
 def _warn(texts: Sequence[str]) -> None:
     for text in texts:
-        print(f"pgkeep: warning: {printable(text)}", file=sys.stderr)
+        _write(sys.stderr, f"pgkeep: warning: {printable(text)}")
 
 
 def _error(text: str) -> None:
-    for line in text.split("\n"):
-        print(f"pgkeep: error: {printable(line)}", file=sys.stderr)
+    _write(sys.stderr, f"pgkeep: error: {printable(text)}")
 
 
 def _backup(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
@@ -204,21 +227,26 @@ def _backup(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancell
         _print_json(result.to_json())
     else:
         _report_backup(result, arguments["dry_run"])
+    _report_problems(result, arguments)
     return result.exit_code
 
 
 def _report_backup(result: Any, dry_run: bool) -> None:
     if dry_run:
         rows = [(item.database, item.status, item.message) for item in result.outcomes]
-        print("\n".join(table(("DATABASE", "STATUS", "WHAT"), rows)))
+        _write(sys.stdout, *table(("DATABASE", "STATUS", "WHAT"), rows))
     for database, reason in result.skipped:
-        print(f"{printable(database)}: skipped, {reason}")
+        _write(sys.stdout, f"{printable(database)}: skipped, {reason}")
     if result.new and len(result.new) < len(result.outcomes):
-        print(f"new databases: {', '.join(map(printable, result.new))}")
-    _warn(result.warnings if dry_run else result.run_warnings)
-    if result.message:
-        for outcome in result.bad:
-            _error(f"{outcome.database}: {outcome.message}")
+        _write(sys.stdout, f"new databases: {', '.join(map(printable, result.new))}")
+
+
+def _report_problems(result: Any, arguments: Raw) -> None:
+    # An observer that writes lines has written the warnings of each database beside its line.
+    told = not arguments["dry_run"] and not arguments["json"]
+    _warn(result.run_warnings if told else result.warnings)
+    for outcome in result.bad:
+        _error(f"{outcome.database}: {outcome.message}")
 
 
 def _list(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
@@ -229,10 +257,10 @@ def _list(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellat
     if arguments["json"]:
         _print_json(listed.to_json(shown))
     else:
-        print("\n".join(backup_lines(shown, listed.now)))
+        _write(sys.stdout, *backup_lines(shown, listed.now))
         if listed.show_foreign and listed.foreign:
             rows = [(item.path, item.reason) for item in listed.foreign]
-            print("\n" + "\n".join(table(("NOT A BACKUP", "REASON"), rows)))
+            _write(sys.stdout, "", *table(("NOT A BACKUP", "REASON"), rows))
     _warn(listed.warnings)
     if listed.failed:
         _error(listed.message)
@@ -251,7 +279,7 @@ def _stats(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancella
     if arguments["json"]:
         _print_json(listed.to_json(()))
     else:
-        print("\n".join(statistics_lines(listed.statistics(), listed.policy)))
+        _write(sys.stdout, *statistics_lines(listed.statistics(), listed.policy))
     _warn(listed.warnings)
     return DONE
 
@@ -265,9 +293,6 @@ def _prune(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancella
         job = {**_defaults(arguments), **_given(arguments)}
         names = arguments.get("databases") or covered(_defaults(arguments))
         pruned = prune_job(job, names, check, clock, cancellation)
-        if pruned is None:
-            print("no backups")
-            return DONE
     else:
         pruned = prune(_options(arguments, (*options_of(Policy), "repository")), check, clock, cancellation)
     return _report_prune(pruned, arguments["json"])
@@ -279,8 +304,10 @@ def _report_prune(pruned: Any, as_json: bool) -> int:
     if as_json:
         _print_json(pruned.to_json())
     else:
-        print("\n".join(plan_lines(pruned.plan)))
-        print(summary(pruned))
+        _write(sys.stdout, *plan_lines(pruned.plan))
+        if not pruned.check:
+            _write(sys.stdout, summary(pruned))
+    _warn(pruned.warnings)
     for database, text in pruned.failures:
         _error(f"{database}: {text}")
     code: int = pruned.exit_code
@@ -288,6 +315,7 @@ def _report_prune(pruned: Any, as_json: bool) -> int:
 
 
 def _run(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
+    from .adapters import config
     from .services.job import run_job
     from .services.prune import summary
 
@@ -297,13 +325,14 @@ def _run(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellati
         _print_json(result.to_json())
     else:
         _report_backup(result.backup, arguments["dry_run"])
-    if result.pruned and not arguments["json"]:
         if arguments["dry_run"]:
-            print("\n".join(plan_lines(result.pruned.plan)))
-        for backup in result.pruned.deleted:
-            print(f"deleted {printable(backup.id)}")
-        print(summary(result.pruned))
-    for database, text in result.pruned.failures if result.pruned else ():
+            _write(sys.stdout, *plan_lines(result.pruned.plan))
+        else:
+            _write(sys.stdout, *(f"deleted {printable(backup.id)}" for backup in result.pruned.deleted))
+            _write(sys.stdout, summary(result.pruned))
+    _report_problems(result.backup, arguments)
+    _warn(result.pruned.warnings)
+    for database, text in result.pruned.failures:
         _error(f"{database}: {text}")
     return result.exit_code
 
@@ -322,12 +351,14 @@ def _adopt(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancella
 
 
 def _check_config(arguments: Raw, _clock: Callable[[], datetime], _cancellation: Cancellation) -> int:
+    from .adapters import config
+
     path = arguments["path"] or arguments["config_dir"]
     found = config.check_directory(path) if os.path.isdir(path) else config.check_file(path)
     if arguments["json"]:
         _print_json({"problems": [str(problem) for problem in found]})
     elif not found:
-        print(f"{path}: no problems")
+        _write(sys.stdout, f"{path}: no problems")
     for problem in found:
         _error(str(problem))
     return ConfigurationError.exit_code if found else DONE
@@ -359,10 +390,13 @@ def _now() -> datetime:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Given a command line, carry it out; return the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal's encoding must not end a run
     parser = _parser()
     arguments = vars(parser.parse_args(argv))
     if arguments["version"]:
-        print(_version())
+        _write(sys.stdout, _version())
         return DONE
     if not arguments["command"]:
         parser.print_help()
@@ -372,13 +406,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda received, _frame: cancellation.cancel(received))
     try:
-        return _COMMANDS[arguments["command"]](arguments, _now, cancellation)
+        code = _COMMANDS[arguments["command"]](arguments, _now, cancellation)
+        _write(sys.stdout)  # what an observer could not get rid of
+        return code
     except Interrupted as error:
         _error(f"{error}: what was not finished is gone, earlier backups are untouched")
         return error.exit_code
     except PgkeepError as error:
-        _error(str(error))
+        for line in str(error).split("\n"):  # a configuration can have several problems
+            _error(line)
         return error.exit_code
-    except BrokenPipeError:  # `pgkeep list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+    finally:
+        with contextlib.suppress(PgkeepError):
+            _write(sys.stdout)

@@ -22,12 +22,13 @@ import threading
 from dataclasses import dataclass
 from typing import IO, Callable
 
-from ..domain.errors import RepositoryError, ToolError
-from .files import CHUNK, Sink, hash_file, sync_tree
+from ..domain.errors import RepositoryError, SpaceError, ToolError
+from .files import CHUNK, Sink, check_reserve, hash_file, is_full, sync_tree
 from .process import Limits, Process, Processes
 
 _F_SETPIPE_SZ = 1031  # fcntl.F_SETPIPE_SZ from Python 3.10 on
 _HEAD, _TAIL = 1024, 4096
+_NO_SPACE = "no space left: free some space, or give the repository a larger file system: "
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Stages:
     decompressor: tuple[str, ...] = ()
     reader: tuple[str, ...] = ()  # reads the archive to its end and throws it away
     reads_all: bool = True  # pg_restore leaves the padding at the end of a tar unread
-    end_marker: bytes = b""  # must stand near the end of the text, where there is no reader
+    has_end: Callable[[bytes], bool] = lambda tail: True  # given the last bytes of the dump
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class _Check:
 
     def __init__(self, processes: Processes, stages: Stages, content: _Content) -> None:
         self._content, self._seen = content, _Content()
-        self._end_marker, self._compressed_here = stages.end_marker, bool(stages.compressor)
+        self._has_end, self._compressed_here = stages.has_end, bool(stages.compressor)
         self._processes: list[Process] = []
         self._pump: _Pump | None = None
         self._feed: _Feed | None = None
@@ -199,16 +200,18 @@ class _Check:
             self._feed.end()
 
     def finish(self) -> None:
+        if self._pump:
+            self._pump.finish()
+        # First the end: pg_restore is content with a tar that is cut in its last table, and one that is cut in its
+        # table of contents keeps it busy for ever.
+        if not self._has_end((self._seen if self._pump else self._content).tail):
+            raise ToolError("the dump has no end: it is not complete")
         for process in reversed(self._processes):
             status = process.wait()
             if status or process.errors:
                 raise ToolError(f"the archive cannot be read back: {process.failure(status)}")
-        if self._pump:
-            self._pump.finish()
-            if self._compressed_here and self._seen.hash.digest() != self._content.hash.digest():
-                raise RepositoryError("the archive does not decompress to what was dumped: check memory and disk")
-        if self._end_marker not in (self._seen if self._pump else self._content).tail:
-            raise ToolError("the dump has no end marker: it is not complete")
+        if self._pump and self._compressed_here and self._seen.hash.digest() != self._content.hash.digest():
+            raise RepositoryError("the archive does not decompress to what was dumped: check memory and disk")
 
 
 def _write(pipe: IO[bytes], data: bytes) -> None:
@@ -303,8 +306,11 @@ def write_stream(
     )
 
 
-def write_directory(processes: Processes, stages: Stages, target: str, limits: Limits, progress: Progress) -> Archive:
-    """Given the stages and the directory for pg_dump to create, write the archive; return and raise as `write_stream`."""
+def write_directory(
+    processes: Processes, stages: Stages, target: str, limits: Limits, reserve: int, progress: Progress
+) -> Archive:
+    """Given the stages and the directory for pg_dump to write, write it; return and raise as `write_stream`."""
+    base = os.path.dirname(target)
     dump = progress.dump = processes.start(stages.dump, stdout=subprocess.DEVNULL)
     looks = [0]
 
@@ -312,6 +318,7 @@ def write_directory(processes: Processes, stages: Stages, target: str, limits: L
         looks[0] += 1
         if dump.popen.returncode is not None:
             return -looks[0]  # reading back has no stall limit of its own, only the deadline
+        check_reserve(base, reserve)
         if looks[0] % 10 == 1:  # a look at every file, so not at every tick
             progress.bytes = _tree_size(target)
         return progress.bytes
@@ -320,9 +327,10 @@ def write_directory(processes: Processes, stages: Stages, target: str, limits: L
     status = dump.wait()
     processes.check()
     if status or dump.errors:
-        raise ToolError(dump.failure(status))
+        # What pg_dump says of a full disk can be "could not close data file: Success".
+        raise SpaceError(_NO_SPACE + dump.failure(status)) if is_full(base) else ToolError(dump.failure(status))
+    check_reserve(base, reserve)
     reader = processes.start(stages.reader, stdout=subprocess.DEVNULL)
-    base = os.path.dirname(target)
     files = tuple(File(os.path.relpath(path, base), *hash_file(path)) for path in sync_tree(target))
     status = reader.wait()
     processes.check()

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from typing import Callable, Union
+from functools import lru_cache
+from typing import Any, Callable, Union
 
 from ..domain import naming
 from ..domain.backups import UNTOUCHED, Backup, Foreign, State
@@ -23,10 +24,10 @@ _NONE_OF_OURS = "not a backup"
 _OWN_NAMES = (naming.INPROGRESS_PREFIX, naming.TRASH_PREFIX)
 
 
-def read_manifest(path: str) -> dict[str, object]:
+def read_manifest(path: str) -> dict[str, Any]:
     """Given a backup's directory, return its manifest; raise ManifestError with why it cannot be believed."""
     try:
-        return parse(read_small(os.path.join(path, naming.MANIFEST_NAME), MAX_BYTES))
+        return parse(read_small(f"{path}/{naming.MANIFEST_NAME}", MAX_BYTES))
     except FileNotFoundError:
         raise ManifestError("it has no manifest") from None
     except (OSError, RepositoryError) as error:
@@ -35,17 +36,30 @@ def read_manifest(path: str) -> dict[str, object]:
 
 def _read_state(path: str) -> State:
     try:
-        return parse_state(read_small(os.path.join(path, naming.STATE_NAME), MAX_BYTES))
+        return parse_state(read_small(f"{path}/{naming.STATE_NAME}", MAX_BYTES))
     except FileNotFoundError:
         return UNTOUCHED
 
 
+def _link_above(path: str, files: list[dict[str, object]]) -> str:
+    """Given a backup's directory and its manifest's files, return a folder of theirs that leads elsewhere, or ""."""
+    for folder in {str(item["path"]).rpartition("/")[0] for item in files} - {""}:
+        parts = folder.split("/")
+        for end in range(1, len(parts) + 1):
+            if os.path.islink("/".join((path, *parts[:end]))):
+                return "/".join(parts[:end])
+    return ""
+
+
 def size_problem(path: str, files: list[dict[str, object]]) -> str:
-    """Given a backup's directory and its manifest's files, return what is missing or of another size; "" for nothing."""
+    """Given a backup's directory and its manifest's files, return what is missing or of another size, or ""."""
+    link = _link_above(path, files)
+    if link:
+        return f"{link} is a symbolic link"
     for item in files:
         name = str(item["path"])
         try:
-            status = os.lstat(os.path.join(path, name))
+            status = os.lstat(f"{path}/{name}")
         except OSError:
             return f"{name} is missing"
         if not stat.S_ISREG(status.st_mode):
@@ -67,14 +81,30 @@ def checksum_problem(path: str, files: list[dict[str, object]]) -> str:
     return problem
 
 
+@lru_cache(maxsize=4096)
+def _folder(kind: str, database: str | None) -> str:
+    return naming.directory(kind, database)
+
+
+def _fits(document: dict[str, Any]) -> bool:
+    """Given a manifest, return whether its id is what instance, kind, database and time make of it."""
+    try:
+        folder = _folder(document["kind"], document["database"])
+    except RepositoryError:
+        return False
+    moment = document["created"][:19].replace("T", "_").replace(":", "-")
+    stem = "globals" if document["kind"] == "globals" else folder
+    return bool(document["id"] == f"{document['instance']}/{folder}/{stem}_{moment}")
+
+
 def read_backup(
     path: str, backup_id: str, problem_of: Callable[[str, list[dict[str, object]]], str] = size_problem
 ) -> Found:
     """Given a directory named like a backup and the id that its place gives it, return the backup or why it is none."""
     try:
         document = read_manifest(path)
-        if document["id"] != backup_id:
-            raise ManifestError(f"its manifest is that of {document['id']!r}")
+        if document["id"] != backup_id or not _fits(document):
+            raise ManifestError(f"its manifest is that of {document['id'][:500]!r}, or was altered")
         try:
             state, state_problem = _read_state(path), ""
         except (ManifestError, RepositoryError, OSError) as error:
@@ -83,7 +113,7 @@ def read_backup(
                 UNTOUCHED,
                 f"its state cannot be read ({error}): repair or remove {naming.STATE_NAME}",
             )
-        problem = problem_of(path, document["files"]) or state_problem  # type: ignore[arg-type]
+        problem = problem_of(path, document["files"]) or state_problem
         return backup_of(document, path, state, problem)
     except ManifestError as error:
         return Foreign(path, str(error))
@@ -109,7 +139,7 @@ def scan_database(
             continue
         if not entry.is_dir(follow_symlinks=False):
             yield Foreign(entry.path, "a symbolic link" if entry.is_symlink() else _NONE_OF_OURS)
-        elif naming.parse_stem(entry.name) is None:
+        elif not naming.has_form_of_stem(entry.name):
             yield Foreign(entry.path, _NONE_OF_OURS)
         else:
             yield read_backup(entry.path, f"{prefix}/{entry.name}", problem_of)
@@ -137,11 +167,17 @@ def scan(
                 yield from scan_database(folder.path, f"{instance.name}/{folder.name}", problem_of)
 
 
-def folders(repository: str, instance: str) -> list[str]:
-    """Given a repository and an instance, return the names of its database folders; none when there are none."""
+def databases(repository: str, instance: str) -> list[str]:
+    """Given a repository and an instance, return the databases that have a folder there, without the globals."""
+    names = []
     try:
-        return [
-            entry.name for entry in _entries(os.path.join(repository, instance)) if entry.is_dir(follow_symlinks=False)
-        ]
+        entries = _entries(os.path.join(repository, instance))
     except OSError:
         return []
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False) and entry.name != naming.GLOBALS_DIRECTORY:
+            try:
+                names.append(naming.decode(entry.name))
+            except RepositoryError:
+                continue  # a folder of somebody else's
+    return names

@@ -19,7 +19,6 @@ from ..domain.job import combination_problems, missing_problems, policy_of, valu
 from ..domain.retention import check_policy
 from ..domain.schema import JOB_CLASSES, REMARKS, Problem, did_you_mean, job_schema, problems
 
-DIRECTORY = "/etc/pgkeep"
 JOB_NAME_PATTERN = r"^[A-Za-z0-9_-]+$"
 MAX_BYTES = 1024 * 1024
 

@@ -66,13 +66,13 @@ def read_small(path: str, limit: int) -> bytes:
             raise RepositoryError("not a regular file")
         if status.st_size > limit:
             raise RepositoryError(f"larger than {limit} bytes")
-        return os.read(fd, limit + 1)
+        return os.read(fd, status.st_size + 1)
     finally:
         os.close(fd)
 
 
 def write_new(path: str, data: bytes) -> None:
-    """Given the path of a file that does not exist, write it durably and read it back; raise OSError, RepositoryError."""
+    """Given the path of a file that does not exist, write and read it back durably; raise OSError, RepositoryError."""
     fd = os.open(path, os.O_WRONLY | _CREATE, 0o600)
     try:
         write_all(fd, data)
@@ -103,6 +103,18 @@ def free_space(path: str) -> tuple[int, int]:
     return status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
 
 
+def check_reserve(path: str, reserve: int) -> None:
+    """Given a path and the bytes that have to stay free on its file system, raise SpaceError when they do not."""
+    if free_space(path)[0] < reserve:
+        raise SpaceError("the space that `reserve` keeps free would be used up: free some space or lower `reserve`")
+
+
+def is_full(path: str) -> bool:
+    """Given a path, return whether its file system has no block or no inode left."""
+    status = os.statvfs(path)
+    return not status.f_bavail or (status.f_files > 0 and not status.f_favail)
+
+
 class Sink:
     """A new file that is written, synced, read back from the disk and hashed, all at the same time.
 
@@ -115,6 +127,7 @@ class Sink:
         self.size = 0
         self._written_hash, self._read_hash = hashlib.sha256(), hashlib.sha256()
         self._fd = os.open(path, os.O_RDWR | _CREATE, 0o600)
+        self._lock = threading.Lock()
         self._error: OSError | None = None
         self._last = threading.Event()  # nothing more will be written
         self._more = threading.Event()
@@ -125,15 +138,15 @@ class Sink:
         """Given bytes, append them; raise OSError, or SpaceError when less than the reserve would stay free."""
         if self._error:
             raise self._error
-        write_all(self._fd, data)
+        with self._lock:
+            if self._fd < 0:  # abandoned by another thread; the number may be another file's by now
+                raise RepositoryError(f"{os.path.basename(self.path)} is closed")
+            write_all(self._fd, data)
         self._written_hash.update(data)
         before, self.size = self.size, self.size + len(data)
         if before // _SYNC_EVERY != self.size // _SYNC_EVERY:
             self._more.set()
-            if free_space(self.path)[0] < self._reserve:
-                raise SpaceError(
-                    "the space that `reserve` keeps free would be used up: free some space or lower `reserve`"
-                )
+            check_reserve(self.path, self._reserve)
 
     def _follow(self) -> None:
         position = 0
@@ -172,9 +185,10 @@ class Sink:
         self._last.set()
         self._more.set()
         self._reader.join()
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
+        with self._lock:
+            if self._fd >= 0:
+                fd, self._fd = self._fd, -1
+                os.close(fd)
 
 
 def hash_file(path: str) -> tuple[int, str]:

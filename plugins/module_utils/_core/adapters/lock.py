@@ -11,22 +11,24 @@ has the file open. Child processes inherit it, so that nobody starts over while 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import signal
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Callable
 
-from ..domain.errors import LockedError
+from ..domain.errors import LockedError, RepositoryError
 from ..domain.quantities import human_duration, iso, parse_time
 from .files import read_small, write_all
 
-_OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _POLL = 0.1  # seconds
 _ORPHAN_GRACE = 5  # seconds
 # Programs that inherit the lock; nothing else is ever ended.
@@ -42,6 +44,24 @@ def _process_start(pid: int) -> str:
         return ""
 
 
+def _open(path: str, flags: int) -> int:
+    """Given the path of a lock file, return its descriptor; raise OSError, or RepositoryError where it is anything else.
+
+    We write into it: a link, also a hard one, would lead that to somebody's file.
+    """
+    try:
+        fd = os.open(path, flags | _OPEN, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+    else:
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
+            return fd
+        os.close(fd)
+    raise RepositoryError(f"{path} is not a file of pgkeep: move it out of the repository")
+
+
 def _try(fd: int) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -54,7 +74,7 @@ def _owner(path: str) -> dict[str, Any]:
     try:
         owner = json.loads(read_small(path, 4096))
         return owner if isinstance(owner, dict) else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError, RepositoryError):
         return {}
 
 
@@ -115,20 +135,22 @@ def hold(
     command: str,
     wait: timedelta,
     clock: Callable[[], datetime],
-    cancelled: Callable[[], bool] = lambda: False,
+    go_on: Callable[[], None] = lambda: None,
 ) -> Iterator[int]:
     """Given the path of a lock file, hold its lock and yield the descriptor for children to inherit.
 
-    `what` and `command` are for people. Wait as long as asked; raise LockedError with the owner and its age.
+    `what` and `command` are for people. Wait as long as asked, unless `go_on` raises. Raise LockedError with the owner
+    and its age; RepositoryError or OSError.
     """
-    fd = os.open(path, _OPEN, 0o600)
+    fd = _open(path, os.O_RDWR | os.O_CREAT)
     try:
         until = time.monotonic() + wait.total_seconds()
         if not _try(fd) and _end_orphans(path):
             # They need a moment to let go, even where nobody asked us to wait.
             until = max(until, time.monotonic() + _ORPHAN_GRACE)
         while not _try(fd):
-            if cancelled() or time.monotonic() >= until:
+            go_on()
+            if time.monotonic() >= until:
                 raise LockedError(
                     f"{what}: locked, {_held_by(path, clock())}: wait for it to end, or set `wait` to wait here"
                 )
@@ -151,7 +173,7 @@ def hold(
 def check(path: str, what: str, clock: Callable[[], datetime]) -> None:
     """Given the path of a lock file, raise LockedError if somebody holds it now. Nothing is created or changed."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = _open(path, os.O_RDONLY)
     except FileNotFoundError:
         return
     try:

@@ -51,11 +51,17 @@ class LineObserver(Observer):
 
     def finished(self, outcome: Outcome) -> None:
         """Given what became of a database, write its line and its warnings."""
+        name = printable(outcome.database)
+        warnings = (f"{name}: warning: {printable(warning)}" for warning in outcome.warnings)
         with self._lock:
-            self._stream.write(outcome_line(outcome) + "\n")
-            for warning in outcome.warnings:
-                self._stream.write(f"{printable(outcome.database)}: warning: {printable(warning)}\n")
+            self._put("".join(f"{line}\n" for line in (outcome_line(outcome), *warnings)))
+
+    def _put(self, text: str) -> None:
+        try:
+            self._stream.write(text)
             self._stream.flush()
+        except OSError:
+            pass  # nobody reads it any more, or the log's disk is full: no reason to end the backups
 
 
 @dataclass
@@ -98,7 +104,7 @@ class TerminalObserver(LineObserver):
         """Given what became of a database, replace the moving line by its last one."""
         with self._lock:
             self._running.pop(outcome.database, None)
-            self._stream.write(_ERASE)
+            self._put(_ERASE)
         super().finished(outcome)
 
     def _paint(self) -> None:
@@ -106,8 +112,7 @@ class TerminalObserver(LineObserver):
             time.sleep(_TICK)
             with self._lock:
                 if self._running:
-                    self._stream.write(_ERASE + self._line()[: self._columns - 1])
-                    self._stream.flush()
+                    self._put(_ERASE + self._line()[: self._columns - 1])
 
     def _line(self) -> str:
         (database, first), *others = self._running.items()

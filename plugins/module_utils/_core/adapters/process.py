@@ -15,13 +15,14 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
 from typing import IO, Callable
 
-from ..domain.errors import Interrupted, ToolError
+from ..domain.advice import advice
+from ..domain.errors import Interrupted, PgkeepError, ToolError
 from ..domain.quantities import human_duration
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -31,6 +32,16 @@ _TABLE = re.compile(r"^pg_dump: dumping contents of table ")
 _KEPT_LINES = 200  # of stderr; a verbose pg_dump of 100,000 tables writes many more
 _TERMINATION_GRACE = 5  # seconds between SIGTERM and SIGKILL
 _TICK = 0.1  # seconds between two looks at limits and cancellation
+
+
+def scrub_environment(environment: MutableMapping[str, str]) -> None:
+    """Given our own environment, take every variable of libpq out of it; each front does so before anything else.
+
+    psycopg2 reads them from the process: a PGSERVICE, PGHOSTADDR or PGOPTIONS left in a crontab would send a backup
+    elsewhere. All of PG* goes, known or not, but for our own PGKEEP_*.
+    """
+    for name in [name for name in environment if name.startswith("PG") and not name.startswith("PGKEEP_")]:
+        del environment[name]
 
 
 class Cancellation:
@@ -45,14 +56,21 @@ class Cancellation:
         self.signal_number = signal_number
         self._event.set()
 
-    def __bool__(self) -> bool:
+    @property
+    def requested(self) -> bool:
         """Return whether the work shall end."""
         return self._event.is_set()
 
     def check(self) -> None:
         """Raise Interrupted when the work shall end."""
-        if self:
+        if self.requested:
             raise Interrupted(self.signal_number, f"interrupted by {signal.Signals(self.signal_number).name}")
+
+
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    if pipe is None:
+        raise ValueError("the program was started without this pipe")
+    return pipe
 
 
 class Process:
@@ -65,24 +83,22 @@ class Process:
         self.lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self.errors: deque[str] = deque(maxlen=_KEPT_LINES)
         self.warnings: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._reaping = threading.Lock()
         self._listener = threading.Thread(target=self._listen, name="stderr", daemon=True)
         self._listener.start()
 
     @property
     def stdin(self) -> IO[bytes]:
         """Return the pipe to its stdin; it was started with one."""
-        assert self.popen.stdin is not None
-        return self.popen.stdin
+        return _pipe(self.popen.stdin)
 
     @property
     def stdout(self) -> IO[bytes]:
         """Return the pipe from its stdout; it was started with one."""
-        assert self.popen.stdout is not None
-        return self.popen.stdout
+        return _pipe(self.popen.stdout)
 
     def _listen(self) -> None:
-        assert self.popen.stderr is not None
-        for raw in self.popen.stderr:
+        for raw in _pipe(self.popen.stderr):
             line = raw.decode("utf-8", "replace").rstrip()
             self.last = line
             if _TABLE.match(line):
@@ -94,9 +110,29 @@ class Process:
             elif _WARNING.match(line):
                 self.warnings.append(line)
 
+    def ended(self, *, wait: bool = False) -> bool:
+        """Return whether the program has ended. It is not reaped, so that its number, and its group's, stay its own."""
+        try:
+            options = os.WEXITED | os.WNOWAIT | (0 if wait else os.WNOHANG)
+            return self.popen.returncode is not None or os.waitid(os.P_PID, self.popen.pid, options) is not None
+        except ChildProcessError:
+            return True  # reaped in the meantime
+
+    def send_signal(self, number: int) -> None:
+        """Given a signal, send it to the program and all that it started, also where the program itself has ended."""
+        with self._reaping:
+            if self.popen.returncode is None:
+                try:
+                    os.killpg(self.popen.pid, number)
+                except (ProcessLookupError, PermissionError):
+                    pass  # it has ended
+
     def wait(self) -> int:
-        """Wait for the end of the program and of its stderr; return its status (negative: ended by a signal)."""
-        status = self.popen.wait()
+        """Wait for the end of the program, and of its stderr; return its status (negative: ended by a signal)."""
+        self.ended(wait=True)
+        self.send_signal(signal.SIGKILL)  # a worker that outlives its leader would keep our pipes open for ever
+        with self._reaping:
+            status = self.popen.wait()
         self._listener.join()
         return status
 
@@ -118,7 +154,7 @@ class Process:
             return f"{self.name} was killed (out of memory?): {said}"
         if status < 0:
             return f"{self.name} was ended by signal {-status}: {said}"
-        return f"{self.name} failed (status {status}): {said}"
+        return f"{self.name} failed (status {status}): {said}{advice(said)}"
 
 
 @dataclass(frozen=True)
@@ -135,7 +171,7 @@ class Processes:
     def __init__(self, environment: Mapping[str, str], cancellation: Cancellation, inherit: Sequence[int] = ()) -> None:
         self._environment, self._cancellation, self._inherit = dict(environment), cancellation, tuple(inherit)
         self._started: list[Process] = []
-        self._verdict = ""
+        self._verdict: PgkeepError | None = None
         self._done = threading.Event()
         self._watch: threading.Thread | None = None
         # Where it exists (every distribution's util-linux), the kernel ends the program when we die by SIGKILL.
@@ -168,44 +204,55 @@ class Processes:
         return process
 
     def limit(self, limits: Limits, progress: Callable[[], int]) -> None:
-        """Given limits and a counter that grows with the work, end the programs at a limit or a cancellation."""
+        """Given limits and a counter that grows with the work, end the programs at a limit or a cancellation.
+
+        The counter may raise a PgkeepError, which ends them as well.
+        """
         self._watch = threading.Thread(target=self._guard, args=(limits, progress), name="limits", daemon=True)
         self._watch.start()
 
     def _guard(self, limits: Limits, progress: Callable[[], int]) -> None:
         begin = moved = time.monotonic()
-        before = progress()
+        before = -1
         while not self._done.wait(_TICK):
-            now, count = time.monotonic(), progress()
-            if count != before:
-                before, moved = count, now
-            if self._cancellation:
-                self._verdict = "interrupted"
-            elif now - begin > limits.deadline.total_seconds():
-                self._verdict = f"not done after {human_duration(limits.deadline)} (`deadline`)"
-            elif now - moved > limits.stall.total_seconds():
-                self._verdict = f"not one new byte for {human_duration(limits.stall)} (`stall_timeout`)"
-            if self._verdict:
+            for process in self._started:
+                if process.ended():
+                    process.send_signal(signal.SIGKILL)  # as in `wait`, but nobody may wait yet: the pipes come first
+            now = time.monotonic()
+            try:
+                self._cancellation.check()
+                count = progress()
+                if count != before:
+                    before, moved = count, now
+                if now - begin > limits.deadline.total_seconds():
+                    raise self._passed(f"not done after {human_duration(limits.deadline)} (`deadline`)")
+                if now - moved > limits.stall.total_seconds():
+                    raise self._passed(f"not one new byte for {human_duration(limits.stall)} (`stall_timeout`)")
+            except PgkeepError as error:
+                self._verdict = error
                 self.end()
                 return
 
+    def _passed(self, limit: str) -> ToolError:
+        # Asked now: what a program says when it is ended is of no interest.
+        heard = next((process.last for process in self._started if process.last), "")
+        return ToolError(f"ended: {limit}" + (f": last heard: {heard}" if heard else ""))
+
     def check(self) -> None:
-        """Raise Interrupted or ToolError when the programs were ended before their time."""
+        """Raise Interrupted or what else ended the programs before their time."""
         self._cancellation.check()
         if self._verdict:
-            last = next((f": last heard: {process.last}" for process in self._started if process.last), "")
-            raise ToolError(f"ended: {self._verdict}{last}")
+            raise self._verdict
 
     def end(self) -> None:
         """End every program that still runs: politely, then not."""
-        alive = [process for process in self._started if process.popen.poll() is None]
-        for process in alive:
-            _signal_group(process, signal.SIGTERM)
+        for process in self._started:
+            process.send_signal(signal.SIGTERM)
         until = time.monotonic() + _TERMINATION_GRACE
-        while any(process.popen.poll() is None for process in alive) and time.monotonic() < until:
+        while not all(process.ended() for process in self._started) and time.monotonic() < until:
             time.sleep(0.02)
-        for process in alive:
-            _signal_group(process, signal.SIGKILL)  # the whole group: a worker can outlive its leader
+        for process in self._started:
+            process.send_signal(signal.SIGKILL)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -226,13 +273,6 @@ def _close(pipe: IO[bytes]) -> None:
         pipe.close()
     except OSError:
         pass  # a reader that has ended
-
-
-def _signal_group(process: Process, number: int) -> None:
-    try:
-        os.killpg(process.popen.pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass  # it has ended
 
 
 def memory_file(name: str, content: bytes) -> int:

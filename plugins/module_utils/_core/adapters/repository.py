@@ -21,26 +21,33 @@ def become_owner(path: str) -> None:
 
     Without root, or where root owns it, nothing changes. Peer authentication then sees the owner as well.
     """
-    if os.geteuid() != 0:
+    place = _of_another(path)
+    if not place:
         return
     try:
-        owner = os.stat(_existing(path)).st_uid
-    except OSError:
-        return  # `enter` says what is wrong
-    if owner == 0 or not os.path.isdir(path):
-        return
-    try:
-        entry = pwd.getpwuid(owner)
+        entry = pwd.getpwuid(place.st_uid)
         os.initgroups(entry.pw_name, entry.pw_gid)
-        os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
+        group = entry.pw_gid
         os.environ["HOME"] = entry.pw_dir
     except KeyError:  # an owner without an account: only its number is known
         os.setgroups([])
-    os.setresuid(owner, owner, owner)
+        group = place.st_gid
+    os.setresgid(group, group, group)
+    os.setresuid(place.st_uid, place.st_uid, place.st_uid)
 
 
-def _existing(path: str) -> str:
-    return path if os.path.lexists(path) else os.path.dirname(path)
+def gives_up_root(path: str) -> bool:
+    """Given a repository, return whether working on it drops from root to its owner."""
+    return _of_another(path) is not None
+
+
+def _of_another(path: str) -> os.stat_result | None:
+    """Given a repository, return its status when we are root and somebody else owns it."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None  # `enter` says what is wrong
+    return status if os.geteuid() == 0 != status.st_uid and stat.S_ISDIR(status.st_mode) else None
 
 
 def _check_place(path: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -57,16 +57,6 @@ _ADVICE = (
     (r"SSL|certificate|root\.crt", "check ssl_mode, ca_cert, ssl_cert and ssl_key, and the server's TLS settings"),
 )  # fmt: skip
 _NOT_THERE = "is the server running? check login_host, login_port and login_unix_socket"
-
-
-def scrub_environment(environment: MutableMapping[str, str]) -> None:
-    """Given our own environment, take every variable of libpq out of it; each front does so before anything else.
-
-    psycopg2 reads them from the process: a PGSERVICE, PGHOSTADDR or PGOPTIONS left in a crontab would send a backup
-    elsewhere. All of PG* goes, known or not, but for our own PGKEEP_*.
-    """
-    for name in [name for name in environment if name.startswith("PG") and not name.startswith("PGKEEP_")]:
-        del environment[name]
 
 
 class Session:
@@ -141,7 +131,7 @@ def connect(connection: Connection, database: str | None = None) -> Iterator[Ses
     except (UnicodeError, ValueError):
         raise ConfigurationError(f"cannot connect to database {shown!r}: a name or option is not valid text") from None
     try:
-        yield _prepared(Session(link, shown), link, connection)
+        yield _prepared(Session(link, str(link.info.dbname)), link, connection)
     finally:
         link.close()
 
@@ -173,6 +163,9 @@ def _prepared(session: Session, link: Any, connection: Connection) -> Session:
     psycopg2.extensions.register_type(psycopg2.extensions.BYTESARRAY, link)
     link.set_session(readonly=True, autocommit=True)
     # By SET and not by libpq's options, which connection poolers refuse.
+    if link.info.parameter_status("server_encoding") == "SQL_ASCII":
+        # Names may be bytes of any kind there, and the server refuses to send such as UTF-8. psycopg2 need not know.
+        session.rows("SET client_encoding = 'SQL_ASCII'")
     session.rows(f"SET search_path = ''; SET statement_timeout = '{STATEMENT_TIMEOUT}s'")
     if connection.session_role:
         try:
@@ -237,7 +230,7 @@ def _dictionaries(rows: Sequence[tuple[Any, ...]], names: Sequence[str]) -> tupl
 
 
 def _setting(role: str | None, text: str) -> dict[str, Any]:
-    name, _, value = text.partition("=")
+    name, _equals, value = text.partition("=")
     return {"role": role, "name": name, "value": value}
 
 
@@ -266,10 +259,14 @@ def _match(session: Session, option: str, text: str) -> patterns.Match:
         raise
     finally:
         session.rows("SET search_path = ''")
+    system = [name for _oid, name in found if patterns.is_system(name)]
+    if system and option in ("tables", "schemas"):
+        raise patterns.system_match(option, text, sorted(system))
+    found = [(oid, name) for oid, name in found if not patterns.is_system(name)]
     if not found:
         existing = session.rows(sql.SCHEMA_NAMES if option in patterns.SCHEMA_OPTIONS else sql.RELATION_NAMES)
         raise patterns.no_match(option, text, session.database, [name for (name,) in existing])
-    return patterns.Match(option, text, tuple(oid for oid, _ in found), tuple(name for _, name in found))
+    return patterns.Match(option, text, tuple(oid for oid, _name in found), tuple(name for _oid, name in found))
 
 
 def obstacles(session: Session, matches: patterns.Matches) -> Obstacles:

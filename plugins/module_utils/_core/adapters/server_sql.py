@@ -134,7 +134,8 @@ LIMIT 5000
 SCHEMA_NAMES = f"SELECT n.nspname::text FROM pg_namespace n WHERE {_OURS} LIMIT 5000"
 
 # Which relations pg_dump takes, by its own rules: tables given by name count alone; else schemas, else all. A sequence
-# that belongs to a column comes with its table. Members of extensions do not, but for their configuration's rows.
+# that belongs to a column comes with its table, an identity's (i) with nothing else. Members of extensions do not,
+# but for their configuration's rows.
 OBSTACLES = f"""
 WITH configuration AS (
     SELECT unnest(e.extconfig) AS oid FROM pg_extension e WHERE %(everything)s
@@ -153,10 +154,11 @@ WITH configuration AS (
     WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't'
 ), taken AS (
     SELECT r.* FROM relation r
-    WHERE r.of_configuration OR (NOT r.of_extension AND (r.named OR (r.relkind = 'S' AND EXISTS (
-        SELECT FROM pg_depend d JOIN relation t ON t.oid = d.refobjid AND t.named AND NOT t.of_extension
-        WHERE d.classid = 'pg_class'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
-              AND d.deptype IN ('a', 'i')))))
+    LEFT JOIN pg_depend d ON r.relkind = 'S' AND d.classid = 'pg_class'::regclass AND d.objid = r.oid
+                             AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+    LEFT JOIN relation t ON t.oid = d.refobjid AND t.named AND NOT t.of_extension
+    WHERE r.of_configuration
+          OR (NOT r.of_extension AND (t.oid IS NOT NULL OR (r.named AND d.deptype IS DISTINCT FROM 'i')))
 )
 SELECT count(*) FILTER (WHERE relkind <> 'S'), count(*) FILTER (WHERE relkind = 'r' AND with_data),
        array_agg(name ORDER BY name) FILTER (WHERE relkind = 'r' AND with_data AND relrowsecurity

@@ -100,7 +100,7 @@ def _look(directory: str, strict: bool) -> Tools | None:
             place = VERSIONED[0].replace("*", "VERSION")
             raise ToolError(f"bin_dir is {directory!r}, which has only Debian's pg_wrapper: set it to {place}")
         return None
-    _, said = _ask((paths[0], "--version"))
+    _status, said = _ask((paths[0], "--version"))
     match = re.match(r"pg_dump \(PostgreSQL\) (([0-9]+)\S*( \(.*\))?)", said)
     if not match:
         if strict:
@@ -137,6 +137,7 @@ def _ask(argv: tuple[str, ...]) -> tuple[int, str]:
         done = subprocess.run(
             argv,
             env=_ENVIRONMENT,
+            cwd="/",  # after root was given up, where we are may be closed to us, and pg_dump would say so
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

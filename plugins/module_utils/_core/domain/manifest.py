@@ -186,16 +186,25 @@ def parse_state(data: bytes) -> State:
     document = _load(data, "the state")
     if document.get("state_version") != STATE_VERSION:
         raise ManifestError("the state has an unknown version: update pgkeep")
+    level, copies = document.get("verified_level"), document.get("copies", [])
+    if not isinstance(level, (str, _NULL)) or not isinstance(copies, list):
+        raise ManifestError("the state is damaged")
     try:
-        pin, verified = document.get("pin"), document.get("verified")
         return State(
-            pin=Pin(str(pin["reason"]), _moment(pin, "until") if pin["until"] else None) if pin else None,
-            verified=_moment(document, "verified") if verified else None,
-            verified_level=document.get("verified_level"),
-            copies=tuple(str(name) for name in document.get("copies", ())),
+            pin=_pin(document.get("pin")),
+            verified=None if document.get("verified") is None else _moment(document, "verified"),
+            verified_level=level,
+            copies=tuple(str(name) for name in copies),
         )
     except (KeyError, TypeError, AttributeError):
         raise ManifestError("the state is damaged") from None
+
+
+def _pin(document: Any) -> Pin | None:
+    """Given the pin of a state, return it; raise like a dictionary where it is none: a pin must not get lost."""
+    if document is None:
+        return None
+    return Pin(str(document["reason"]), None if document["until"] is None else _moment(document, "until"))
 
 
 def state_document(state: State) -> dict[str, Any]:

@@ -11,28 +11,30 @@ import os
 import secrets
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import IO, Any, Callable
-from zoneinfo import ZoneInfo
 
 from ..adapters import archive, catalog, files, process, repository, tools
 from ..adapters.archive import Archive, Progress, Stages
 from ..adapters.observer import Observer
 from ..adapters.process import Cancellation, Processes
 from ..domain import commands, dump_header, naming, space
-from ..domain.backups import Pin
+from ..domain.backups import Backup, Pin
 from ..domain.dump_header import Header
 from ..domain.errors import ConfigurationError, PgkeepError, ToolError
 from ..domain.model import AdoptOptions, Connection, Location, RunOptions, build
 from ..domain.outcomes import BackupResult, Outcome
-from ..domain.quantities import iso
-from .commit import Place, Subject, in_progress, occupy, publish
-from .preparation import END_OF_DATABASE, END_OF_GLOBALS
+from ..domain.quantities import iso, time_zone
+from .commit import Place, Subject, in_progress, occupy, publish, stored
 
 Clock = Callable[[], datetime]
+_PATIENCE = 30  # seconds for a program that only has to say what an archive is
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,17 @@ class Dump:
     header: Header
 
 
-def _sources(paths: Sequence[str]) -> Iterator[Source]:
-    """Given files and directories, yield the dumps: all that are named, and those recognised below a directory."""
+def _sources(paths: Sequence[str], root: str) -> Iterator[Source]:
+    """Given files, directories and the repository, yield the dumps: all that are named, and those recognised below a
+    directory. The repository's own are left out.
+    """
     for path in map(os.path.abspath, paths):
         if not os.path.isdir(path) or _is_archive(path):
             yield _source(path)
             continue
         for directory, folders, names in os.walk(path):
             archives = [name for name in folders if _is_archive(os.path.join(directory, name))]
-            folders[:] = sorted(set(folders) - set(archives))
+            folders[:] = sorted(name for name in set(folders) - set(archives) if os.path.join(directory, name) != root)
             for name in sorted([*names, *archives]):
                 found = _source(os.path.join(directory, name))
                 if found.time:
@@ -87,20 +91,18 @@ class _Adoption:
         self.location, self.options, self.run = build(Location, raw), build(AdoptOptions, raw), build(RunOptions, raw)
         self.root = os.path.normpath(self.location.repository)
         self.clock, self.cancellation = clock, cancellation
-        try:
-            self.zone = ZoneInfo(self.options.timezone)
-        except (KeyError, ValueError, OSError):
-            raise ConfigurationError(
-                f"timezone is {self.options.timezone!r}: there is no such time zone here"
-            ) from None
+        self.zone = time_zone(self.options.timezone)
         self.tools = tools.newest(self.run.bin_dir)
         self.programs = tools.programs()
         self.environment = commands.environment(Connection(), None, "/", process.SEARCH_PATH)
+        self._promised: set[tuple[Subject, datetime]] = set()
 
     def examine(self, source: Source) -> Dump:
         """Given a source, return what it is; raise ConfigurationError or ToolError when it cannot be adopted."""
         form, packed, head = self._look(source.path)
         header = self._header(source.path, form, packed, head)
+        if form == "globals":
+            self._check_globals(source.path, packed)
         created = self.options.time or source.time
         if created is None:
             raise ConfigurationError("its name does not say when it was taken: give --time")
@@ -130,7 +132,8 @@ class _Adoption:
             head = file.read(4096)
         packed = dump_header.packing(head)
         if packed != "none":
-            head = self._first_bytes((*self._decompressor(packed), path))
+            with self._unpacked(path, packed) as stream:
+                head = stream.read(4096)
         form = dump_header.form(head)
         if not form:
             raise ConfigurationError("is not a dump of pg_dump or pg_dumpall")
@@ -143,17 +146,40 @@ class _Adoption:
         return commands.decompressor(method, program)
 
     def _first_bytes(self, argv: Sequence[str], limit: int = 4096, stdin: IO[bytes] | None = None) -> bytes:
-        with subprocess.Popen(
-            argv,
-            stdin=stdin or subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=self.environment,
-        ) as reading:
-            assert reading.stdout is not None
-            head = reading.stdout.read(limit)
+        with self._process(argv, stdin or subprocess.DEVNULL) as reading:
+            # pg_restore can be busy for ever with a tar that was cut; what it has said by then is all there is.
+            patience = threading.Timer(_PATIENCE, reading.kill)
+            patience.start()
+            head = reading.stdout.read(limit) if reading.stdout else b""
+            patience.cancel()
             reading.kill()
             return head
+
+    def _process(self, argv: Sequence[str], stdin: IO[bytes] | int) -> subprocess.Popen[bytes]:
+        pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+        return subprocess.Popen(argv, stdin=stdin, stdout=pipe, stderr=nothing, env=self.environment, cwd="/")
+
+    @contextmanager
+    def _unpacked(self, path: str, packed: str) -> Iterator[IO[bytes]]:
+        """Given a file and the method that it is compressed with, yield its content. It may have any name."""
+        with open(path, "rb") as file:
+            if packed == "none":
+                yield file
+                return
+            with self._process(self._decompressor(packed), file) as unpacking:
+                try:
+                    if unpacking.stdout:
+                        yield unpacking.stdout
+                finally:
+                    unpacking.kill()
+
+    def _check_globals(self, path: str, packed: str) -> None:
+        with self._unpacked(path, packed) as stream:
+            if any(dump_header.begins_database(line) for line in stream):
+                raise ConfigurationError(
+                    "holds whole databases besides the roles and tablespaces (pg_dumpall without --globals-only), which"
+                    " could only be restored all at once: keep it where it is, and dump each database by itself"
+                )
 
     def _header(self, path: str, form: str, packed: str, head: bytes) -> Header:
         if form in ("plain", "globals"):
@@ -161,21 +187,17 @@ class _Adoption:
         listing = (self.tools.pg_restore, "--list")
         if packed == "none":
             return dump_header.listed_header(self._first_bytes((*listing, path), 64 * 1024).decode("utf-8", "replace"))
-        unpack = (*self._decompressor(packed), path)
-        with subprocess.Popen(
-            unpack, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=self.environment
-        ) as unpacking:
-            text = self._first_bytes(listing, 64 * 1024, unpacking.stdout)
-            unpacking.kill()
+        with self._unpacked(path, packed) as stream:
+            text = self._first_bytes(listing, 64 * 1024, stream)
         return dump_header.listed_header(text.decode("utf-8", "replace"))
 
     def adopt(self, dump: Dump) -> Outcome:
         """Given a dump, make it a backup; return the outcome. Raise PgkeepError or OSError."""
         command = f"pgkeep adopt of {dump.source.path}"
         with occupy(self.root, dump.subject, command, self.run.wait, self.clock, self.cancellation) as place:
-            for existing in place.backups:
-                if existing.created == dump.created:
-                    return self._existing(dump, existing.path, place)
+            known = self._known(dump, place.backups)
+            if known:
+                return known
             with in_progress(place, secrets.token_hex(8)) as directory:
                 started, begin = self.clock(), time.monotonic()
                 written = self._write(dump, place, directory)
@@ -188,14 +210,27 @@ class _Adoption:
             _remove(dump.source.path)
         return Outcome(dump.subject.title, dump.subject.kind, "done", dump.source.path, (), taken)
 
-    def _existing(self, dump: Dump, path: str, place: Place) -> Outcome:
-        known = catalog.read_manifest(path)
-        adopted = known["adopted"]
+    def plan(self, dump: Dump) -> Outcome:
+        """Given a dump, return what `adopt` would do with it; raise PgkeepError where it would."""
+        known = self._known(dump, stored(self.root, dump.subject))
+        if known:
+            return known
+        if (dump.subject, dump.created) in self._promised:
+            raise ConfigurationError(f"there is another dump of {iso(dump.created)} before it; give --time")
+        self._promised.add((dump.subject, dump.created))
+        text = f"would adopt {dump.source.path} as taken {iso(dump.created)}"
+        return Outcome(dump.subject.title, dump.subject.kind, "planned", text)
+
+    def _known(self, dump: Dump, backups: Sequence[Backup]) -> Outcome | None:
+        """Given a dump and the backups of its database, return the outcome where it is one of them; else None."""
+        existing = next((item for item in backups if item.created == dump.created), None)
+        if existing is None:
+            return None
+        adopted = catalog.read_manifest(existing.path)["adopted"]
         if isinstance(adopted, dict) and adopted.get("from") == dump.source.path:
             text = f"{dump.source.path} was adopted before"
-            backup = next(item for item in place.backups if item.path == path)
-            return Outcome(dump.subject.title, dump.subject.kind, "fresh", text, (), backup)
-        raise ConfigurationError(f"there is another backup of {iso(dump.created)}: {known['id']}; give --time")
+            return Outcome(dump.subject.title, dump.subject.kind, "fresh", text, (), existing)
+        raise ConfigurationError(f"there is another backup of {iso(dump.created)}: {existing.id}; give --time")
 
     def _write(self, dump: Dump, place: Place, directory: str) -> Archive:
         free, total = files.free_space(place.path)
@@ -217,7 +252,7 @@ class _Adoption:
                 decompressor=() if dump.packed == "none" else self._decompressor(dump.packed),
                 reader=() if is_text else commands.pg_restore_read(self.tools.pg_restore, None),
                 reads_all=dump.form != "tar",
-                end_marker=b"" if not is_text else END_OF_GLOBALS if dump.form == "globals" else END_OF_DATABASE,
+                has_end=partial(dump_header.has_end, dump.form),
             )
             limits = process.Limits(self.run.deadline, self.run.stall_timeout)
             return archive.write_stream(processes, todo, target, limits, reserve, Progress())
@@ -262,7 +297,7 @@ def adopt(
     adoption = _Adoption(raw, clock, cancellation or Cancellation())
     repository.enter(adoption.root, create=not check)
     attend, outcomes = observer or Observer(), []
-    found = list(_sources(paths))
+    found = list(_sources(paths, adoption.root))
     if not found:
         raise ConfigurationError(
             f"no dump was recognised in {', '.join(paths)}: name the files, with --database and --time"
@@ -282,8 +317,7 @@ def _outcome(adoption: _Adoption, source: Source, check: bool) -> Outcome:
     try:
         dump = adoption.examine(source)
         if check:
-            text = f"would adopt {source.path} as taken {iso(dump.created)}"
-            return Outcome(dump.subject.title, dump.subject.kind, "planned", text)
+            return adoption.plan(dump)
         return adoption.adopt(dump)
     except PgkeepError as error:
         return Outcome(title, "database", "failed", f"{source.path}: {error}")

@@ -23,7 +23,7 @@ from typing import Any, Callable
 
 from ..adapters import archive, files, lock, process, repository, server, tools
 from ..adapters.archive import Archive, Progress
-from ..adapters.catalog import folders
+from ..adapters.catalog import databases
 from ..adapters.observer import Observer
 from ..adapters.process import Cancellation, Processes
 from ..domain import commands, naming, space
@@ -32,9 +32,9 @@ from ..domain.errors import LockedError, PgkeepError, SpaceError
 from ..domain.job import check_combinations
 from ..domain.model import Connection, DumpOptions, Location, RunOptions, Selection, build
 from ..domain.outcomes import BackupResult, Outcome
-from ..domain.quantities import human_duration
+from ..domain.quantities import human_duration, human_size
 from ..domain.selection import choose, vanished
-from .commit import Place, Subject, in_progress, occupy, publish, stored
+from .commit import Place, Subject, expect, in_progress, next_time, occupy, publish, stored
 from .preparation import (
     Clock,
     Request,
@@ -110,12 +110,13 @@ def backup(
         else:
             outcomes += _taken(around, subjects, attend)
     around.cancellation.check()
-    known = [naming.decode(name) for name in folders(root, instance) if name != naming.GLOBALS_DIRECTORY]
+    gone = vanished(databases(root, instance), entries, request.selection)
     return BackupResult(
         tuple(outcomes),
         choice.skipped,
         tuple(s.title for s in subjects if s.kind == "database" and not any(b.complete for b in before.get(s, ()))),
-        vanished(known, entries, request.selection),
+        # A folder alone may be all that is left of an attempt that failed.
+        tuple(name for name in gone if stored(root, Subject(instance, "database", name))),
         _cluster_note(around, before),
     )
 
@@ -195,12 +196,16 @@ def _prospect(around: Surroundings, work: Work, backups: Sequence[Backup], free:
     problem = space.space_problem(free, space.reserve_bytes(run.reserve, total), expected)
     if problem:
         raise SpaceError(problem)
-    stem = naming.stem(subject.kind, subject.database, now)
-    target = os.path.join(around.request.location.repository, subject.folder, stem, stem + work.suffix)
-    command = stages(around, work, target).dump
-    return Outcome(
-        subject.title, subject.kind, "planned", f"would write {target}", work.warnings, None, command, expected
-    )
+    created = naming.next_created(now, (item.created for item in backups))
+    coming = expect(subject, created, work.about, expected, _pin(run))
+    path = os.path.join(around.request.location.repository, coming.id)
+    target = os.path.join(path, os.path.basename(path) + work.suffix)
+    command, text = stages(around, work, target).dump, f"would write {target}"
+    return Outcome(subject.title, subject.kind, "planned", text, work.warnings, None, command, expected, coming)
+
+
+def _pin(run: RunOptions) -> Pin | None:
+    return Pin(run.pin, run.pin_until) if run.pin else None
 
 
 def _fresh_outcome(work: Work, existing: Backup, age: timedelta) -> Outcome:
@@ -212,7 +217,7 @@ def _taken(around: Surroundings, subjects: Sequence[Subject], observer: Observer
     """Given the databases, back them up, some at a time, and return the outcomes in their order."""
 
     def attempt(subject: Subject) -> Outcome:
-        if around.cancellation:
+        if around.cancellation.requested:
             return Outcome(subject.title, subject.kind, "failed", "not begun: the run was interrupted")
         outcome = _guarded(subject, lambda: _take(around, _plan(around, subject), observer))
         observer.finished(outcome)
@@ -245,7 +250,7 @@ def _write(
 ) -> Outcome:
     subject, run, clock = work.subject, around.request.run, around.clock
     started, begin = clock(), time.monotonic()
-    created = naming.next_created(started, place.newest.created if place.newest else None)
+    created = next_time(place, started)
     progress = Progress()
     with in_progress(place, secrets.token_hex(8)) as directory:
         target = os.path.join(directory, naming.stem(subject.kind, subject.database, created) + work.suffix)
@@ -264,10 +269,11 @@ def _write(
             clock(),
             timedelta(seconds=time.monotonic() - begin),
             {**work.about, "command": list(todo.dump), "warnings": [*work.warnings, *written.warnings]},
-            Pin(run.pin, run.pin_until) if run.pin else None,
+            _pin(run),
         )
     warnings = (*work.warnings, *written.warnings)
-    return Outcome(subject.title, subject.kind, "done", "", warnings, taken, todo.dump, expected)
+    text = f"{human_size(taken.size)} in {human_duration(taken.duration)}"
+    return Outcome(subject.title, subject.kind, "done", text, warnings, taken, todo.dump, expected)
 
 
 def _dump(
@@ -275,5 +281,5 @@ def _dump(
 ) -> Archive:
     todo, limits = stages(around, work, target), around.request.limits
     if work.suffix == naming.suffix("directory"):
-        return archive.write_directory(processes, todo, target, limits, progress)
+        return archive.write_directory(processes, todo, target, limits, reserve, progress)
     return archive.write_stream(processes, todo, target, limits, reserve, progress)

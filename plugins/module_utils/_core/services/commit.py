@@ -29,6 +29,8 @@ from ..domain.errors import RepositoryError
 from ..domain.quantities import iso
 from ..domain.version import VERSION
 
+_KNOWN_BEFORE = ("database_size", "format", "compression", "partial", "label", "server_version", "options")
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -58,11 +60,6 @@ class Place:
     lock_fd: int
     backups: tuple[Backup, ...]
 
-    @property
-    def newest(self) -> Backup | None:
-        """Return the newest backup that is complete."""
-        return max((item for item in self.backups if item.complete), key=lambda item: item.created, default=None)
-
 
 @contextmanager
 def occupy(
@@ -76,7 +73,7 @@ def occupy(
     """Given a repository and a subject, hold its lock, sweep what ended runs left, and yield the place."""
     path = repository.database_directory(root, subject.instance, subject.kind, subject.database, create=True)
     title = f"{subject.instance}/{subject.title}"
-    with lock.hold(os.path.join(path, naming.LOCK_NAME), title, command, wait, clock, lambda: bool(cancellation)) as fd:
+    with lock.hold(os.path.join(path, naming.LOCK_NAME), title, command, wait, clock, cancellation.check) as fd:
         cancellation.check()
         try:
             files.sweep(path, (naming.INPROGRESS_PREFIX, naming.TRASH_PREFIX))
@@ -89,6 +86,33 @@ def stored(root: str, subject: Subject) -> list[Backup]:
     """Given a repository and a subject, return its backups."""
     found = catalog.scan_database(os.path.join(root, subject.folder), subject.folder)
     return [item for item in found if isinstance(item, Backup)]
+
+
+def expect(subject: Subject, created: datetime, about: Mapping[str, Any], size: int | None, pin: Pin | None) -> Backup:
+    """Given what is known of a backup before it is taken, return it as it would be listed; it has no path yet."""
+    return Backup(
+        id=naming.backup_id(subject.instance, subject.kind, subject.database, created),
+        instance=subject.instance,
+        kind=subject.kind,
+        database=subject.database,
+        created=created,
+        finished=created,
+        duration=timedelta(),
+        size=size or 0,
+        path="",
+        state=State(pin=pin),
+        problem="",
+        **{key: about[key] for key in _KNOWN_BEFORE},
+    )
+
+
+def next_time(place: Place, now: datetime) -> datetime:
+    """Given a place and the time, return the time by which the next backup there is called."""
+    created = naming.next_created(now, (item.created for item in place.backups))
+    subject = place.subject
+    while os.path.lexists(os.path.join(place.path, naming.stem(subject.kind, subject.database, created))):
+        created += timedelta(seconds=1)  # something that is no backup stands there
+    return created
 
 
 @contextmanager

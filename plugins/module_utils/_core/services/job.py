@@ -7,19 +7,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..adapters import catalog, repository
 from ..adapters.observer import Observer
 from ..adapters.process import Cancellation
-from ..domain import naming
-from ..domain.backups import GLOBALS
-from ..domain.errors import DONE
+from ..domain.backups import GLOBALS, Backup
+from ..domain.errors import DONE, RepositoryError
 from ..domain.job import policy_of
 from ..domain.model import DumpOptions, Location, Selection, build
 from ..domain.outcomes import GOOD, BackupResult
+from ..domain.retention import Plan
 from ..domain.selection import covers
 from .backup import backup
 from .preparation import Clock
@@ -28,30 +28,28 @@ from .prune import Pruned, prune
 
 @dataclass(frozen=True)
 class JobResult:
-    """What became of a job's backup and prune; no prune where there was nothing to prune."""
+    """What became of a job's backup and prune."""
 
     name: str
     backup: BackupResult
-    pruned: Pruned | None
+    pruned: Pruned
 
     @property
     def exit_code(self) -> int:
         """Return the command's exit code: the backup's, unless only the prune failed."""
-        if self.backup.exit_code != DONE or self.pruned is None:
-            return self.backup.exit_code
-        return self.pruned.exit_code
+        return self.backup.exit_code if self.backup.exit_code != DONE else self.pruned.exit_code
 
     @property
     def message(self) -> str:
         """Return what went wrong, in one line; "" when nothing did."""
-        return "; ".join(filter(None, (self.backup.message, self.pruned.message if self.pruned else "")))
+        return "; ".join(filter(None, (self.backup.message, self.pruned.message)))
 
     def to_json(self) -> dict[str, Any]:
         """Return what --json gives."""
         return {
             "job": self.name,
             "backup": self.backup.to_json(),
-            "prune": self.pruned.to_json() if self.pruned else None,
+            "prune": self.pruned.to_json(),
         }
 
 
@@ -65,20 +63,24 @@ def covered(job: Mapping[str, Any]) -> list[str]:
     """Given a job, return those databases in the repository (as people read them) that are the job's to prune."""
     location, selection, dump = build(Location, job), build(Selection, job), build(DumpOptions, job)
     place = repository.open_for_reading(location.repository)
-    names = []
-    for folder in catalog.folders(place, location.instance):
-        if folder == naming.GLOBALS_DIRECTORY:
-            names += [GLOBALS] if dump.globals else []
-        elif covers(selection, naming.decode(folder)):
-            names.append(naming.decode(folder))
-    return names
+    # A database of that name is left out: it would be taken for the globals, which may be another job's.
+    stored = [name for name in catalog.databases(place, location.instance) if name != GLOBALS]
+    names = [name for name in stored if covers(selection, name)]
+    return [GLOBALS, *names] if dump.globals else names
 
 
 def prune_job(
-    job: Mapping[str, Any], names: list[str], check: bool, clock: Clock, cancellation: Cancellation
-) -> Pruned | None:
-    """Given a job and databases, prune them by the job's policy; None where there are none (which never means all)."""
-    return prune({**with_policy(job), "databases": names}, check, clock, cancellation) if names else None
+    job: Mapping[str, Any],
+    names: list[str],
+    check: bool,
+    clock: Clock,
+    cancellation: Cancellation,
+    coming: Sequence[Backup] = (),
+) -> Pruned:
+    """Given a job and databases, prune them by the job's policy. No database means nothing, never all."""
+    if not names:
+        return Pruned(Plan(()), (), (), check)
+    return prune({**with_policy(job), "databases": names}, check, clock, cancellation, coming)
 
 
 def run_job(
@@ -93,8 +95,9 @@ def run_job(
     failed = {outcome.database for outcome in taken.outcomes if outcome.status not in GOOD}
     try:
         names = [title for title in covered(job) if title not in failed]
-    except Exception:
-        if check:  # the repository is not there yet
-            return JobResult(name, taken, None)
-        raise
-    return JobResult(name, taken, prune_job(job, names, check, clock, cancellation))
+    except RepositoryError:
+        if not check:
+            raise
+        names = []  # the repository is not there yet
+    coming = [outcome.coming for outcome in taken.outcomes if outcome.coming]
+    return JobResult(name, taken, prune_job(job, names, check, clock, cancellation, coming))

@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Callable
 
 from ..adapters import server, tools
@@ -20,6 +21,7 @@ from ..adapters.process import Cancellation, Limits
 from ..domain import commands, compression, naming
 from ..domain.backups import Backup
 from ..domain.compression import ResolvedCompression
+from ..domain.dump_header import has_end
 from ..domain.errors import ServerError
 from ..domain.facts import DatabaseEntry, ServerFacts, properties
 from ..domain.model import Connection, DumpOptions, Location, RunOptions, Selection
@@ -29,8 +31,6 @@ from .commit import Subject
 
 Clock = Callable[[], datetime]
 _UNCOMPRESSED = ResolvedCompression("none", 0)
-END_OF_DATABASE = b"-- PostgreSQL database dump complete"
-END_OF_GLOBALS = b"-- PostgreSQL database cluster dump complete"
 _FILTERS = ("tables", "exclude_tables", "schemas", "exclude_schemas", "exclude_table_data")
 
 
@@ -176,7 +176,7 @@ def stages(around: Surroundings, work: Work, target: str) -> Stages:
     connection, dump, client = around.request.connection, around.request.dump, around.tools
     if work.subject.kind == "globals":
         command = commands.pg_dumpall_globals(client.pg_dumpall, connection, work.role_passwords)
-        return Stages(command, end_marker=END_OF_GLOBALS)
+        return Stages(command, has_end=partial(has_end, "globals"))
     packed = around.compression
     directory = target if dump.format == "directory" else None
     archive = dump.format != "plain"
@@ -186,7 +186,7 @@ def stages(around: Surroundings, work: Work, target: str) -> Stages:
         commands.decompressor(packed.method, packed.program) if packed.program else (),
         commands.pg_restore_read(client.pg_restore, directory) if archive else (),
         dump.format != "tar",
-        b"" if archive else END_OF_DATABASE,
+        partial(has_end, dump.format),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Callable
@@ -51,14 +51,24 @@ class Pruned:
         """Return the command's exit code."""
         if not self.failures:
             return DONE
-        return LOCKED if self.locked else SOME_FAILED if self.deleted else FAILED
+        if self.deleted:
+            return SOME_FAILED
+        return LOCKED if self.locked else FAILED
 
     @property
     def message(self) -> str:
         """Return what went wrong, in one line; "" when nothing did."""
         return "; ".join(f"{database}: {text}" for database, text in self.failures)
 
-    warnings: tuple[str, ...] = ()
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return which backups stay although the plan lets them go: a pin was set meanwhile, or something is damaged."""
+        failed = {database for database, _ in self.failures}
+        return tuple(
+            f"{backup.id} stays: it, or a newer backup, changed after the plan was made"
+            for backup in (() if self.check else self.plan.deletions)
+            if backup not in self.deleted and f"{backup.instance}/{backup.title}" not in failed
+        )
 
     @property
     def diff(self) -> dict[str, str]:
@@ -91,9 +101,16 @@ def _row(decision: Decision) -> dict[str, Any]:
 
 
 def prune(
-    raw: Mapping[str, Any], check: bool, clock: Callable[[], datetime], cancellation: Cancellation | None = None
+    raw: Mapping[str, Any],
+    check: bool,
+    clock: Callable[[], datetime],
+    cancellation: Cancellation | None = None,
+    coming: Sequence[Backup] = (),
 ) -> Pruned:
-    """Given options as a user wrote them, delete what the policy does not keep (`check`: nothing); raise PgkeepError."""
+    """Given options as a user wrote them, prune as the policy says (`check`: plan it); raise PgkeepError.
+
+    `coming` are backups that a run would take before: with `check`, the plan is that of afterwards.
+    """
     scope, policy, options = build(Scope, raw), build(Policy, raw), build(PruneOptions, raw)
     check_policy(policy)
     place = os.path.normpath(build(Repository, raw).repository)
@@ -108,7 +125,8 @@ def prune(
         for found in catalog.scan(place, lambda instance, folder: folder_wanted(scope, instance, folder))
         if isinstance(found, Backup)
     ]
-    planned = plan(backups, policy, now)
+    planned = plan([*backups, *coming], policy, max([now, *(backup.created for backup in coming)]))
+    planned = replace(planned, decisions=tuple(item for item in planned.decisions if item.backup not in coming))
     if check:
         return Pruned(planned, (), (), True)
     return _apply(place, planned, policy, options, clock, cancellation or Cancellation())
@@ -139,7 +157,7 @@ def _apply(
                 "prune",
                 options.wait,
                 clock,
-                lambda: bool(cancellation),
+                cancellation.check,
             ):
                 files.sweep(directory, (naming.INPROGRESS_PREFIX, naming.TRASH_PREFIX))
                 for backup in _still_doomed(directory, folder, doomed, policy, clock()):
@@ -175,8 +193,5 @@ def _delete(backup: Backup, directory: str) -> None:
 
 def summary(pruned: Pruned) -> str:
     """Given a prune, return one line for a log."""
-    gone = pruned.plan.deletions if pruned.check else pruned.deleted
-    verb = "would delete" if pruned.check else "deleted"
-    return (
-        f"{verb} {len(gone)} backups, {human_size(sum(backup.size for backup in gone))}; {len(pruned.plan.kept)} stay"
-    )
+    number, size = len(pruned.deleted), human_size(sum(backup.size for backup in pruned.deleted))
+    return f"deleted {number} backup{'' if number == 1 else 's'}, {size}"
