@@ -1,0 +1,1 @@
+"""Benchmarks: paired runs on one machine, never a test."""

@@ -1,0 +1,284 @@
+# Copyright: pgkeep contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Measure and write docs/benchmarks.md: `make bench`, or with ARGS="--megabytes 200 --rounds 3" for a quick look."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from tests.bench.measure import Case, Run, median, ratio, rounds
+from tests.bench.sample import fill
+from tests.postgres import CELERP, DEBIAN, Server, find_installation
+
+ROOT = Path(__file__).resolve().parents[2]
+DATABASE = "shop"
+ENVIRONMENT = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C.UTF-8"}
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _tree_size(path: Path) -> int:
+    """Given a file or directory, return the bytes of all data files in it (manifests and locks are not data)."""
+    files = [path] if path.is_file() else [item for item in path.rglob("*") if item.is_file()]
+    return sum(item.stat().st_size for item in files if item.name not in ("manifest.json", ".lock"))
+
+
+def _empty(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(mode=0o700)
+
+
+def _build_command(where: Path) -> str:
+    command = where / "pgkeep"
+    build = [sys.executable, str(ROOT / "tools/build_command.py"), str(command), "--interpreter", sys.executable]
+    subprocess.run(build, check=True)
+    return str(command)
+
+
+# --- the cases ---
+
+
+def dump_cases(server: Server, where: Path, command: str) -> list[Case]:
+    """Given a server with the sample, return pgkeep's default and what it is compared with."""
+    tool, out = str(server.bindir / "pg_dump"), where / "out"
+    repository = where / "repository"
+    database = f"--dbname={server.conninfo(DATABASE)}"
+
+    def case(name: str, argv: Sequence[str]) -> Case:
+        return Case(name, argv, ENVIRONMENT, lambda: _empty(out), lambda: _tree_size(out))
+
+    inside = server.source == CELERP
+    bare = [tool, database, "-Fc", "--compress=zstd:1", "-f", str(out / "bare")]
+    if not inside:
+        script = 'set -o pipefail; "$0" "$1" -Fc -Z0 | zstd -q -1 -c > "$2" && sync "$2"'
+        bare = ["bash", "-c", script, tool, database, str(out / "bare")]
+    return [
+        Case(
+            "pgkeep backup (default)",
+            [
+                command, "backup", "--no-globals", f"--repository={repository}", f"--bin-dir={server.bindir}",
+                f"--login-unix-socket={server.socket_dir}", DATABASE,
+            ],
+            ENVIRONMENT,
+            lambda: _empty(repository),
+            lambda: _tree_size(repository),
+        ),
+        case("pg_dump with the same flags" if inside else "pg_dump -Fc -Z 0 | zstd -1", bare),
+        case("pg_dump -Fc -Z 9", [tool, database, "-Fc", "-Z", "9", "-f", str(out / "classic")]),
+        case("pg_dump > /dev/null (floor)", ["sh", "-c", 'exec "$0" "$1" > /dev/null', tool, database]),
+    ]  # fmt: skip
+
+
+def _playbook(where: Path, name: str, task: Mapping[str, object]) -> list[str]:
+    path = where / f"{name}.yml"
+    play = [{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task] if task else []}]
+    path.write_text(json.dumps(play))
+    return ["ansible-playbook", "-i", "localhost,", "-e", f"ansible_python_interpreter={sys.executable}", str(path)]
+
+
+def ansible_cases(server: Server, where: Path) -> list[Case]:
+    """Given a server with the sample, return the module, its nearest peer and an empty playbook."""
+    out, repository = where / "out", where / "repository"
+    path = f"{server.bindir}:{ENVIRONMENT['PATH']}"
+    environment = {
+        **ENVIRONMENT,
+        "PATH": path,
+        "ANSIBLE_COLLECTIONS_PATH": os.environ.get("ANSIBLE_COLLECTIONS_PATH", ""),
+        "ANSIBLE_HOME": str(ROOT / ".cache/ansible"),
+        "ANSIBLE_LOCALHOST_WARNING": "false",
+    }
+    ours = {
+        "pgkeep.backup.pg_backup": {
+            "repository": str(repository),
+            "databases": [DATABASE],
+            "globals": False,
+            "login_unix_socket": str(server.socket_dir),
+            "bin_dir": str(server.bindir),
+        }
+    }
+    theirs = {
+        "community.postgresql.postgresql_db": {
+            "name": DATABASE,
+            "state": "dump",
+            "target": str(out / "shop.pgc"),
+            "login_unix_socket": str(server.socket_dir),
+            "login_user": "postgres",
+        }
+    }
+    empty = _playbook(where, "empty", {})
+    module = _playbook(where, "module", ours)
+    peer = _playbook(where, "peer", theirs)
+
+    def dump(name: str, argv: list[str], place: Path) -> Case:
+        return Case(name, argv, environment, lambda: _empty(place), lambda: _tree_size(place))
+
+    return [
+        dump("playbook with module pg_backup", module, repository),
+        dump("playbook with postgresql_db state=dump (.pgc)", peer, out),
+        Case("playbook without a task", empty, environment),
+    ]
+
+
+def start_cases(where: Path, command: str) -> list[Case]:
+    """Return the command's start-up beside the interpreter's own."""
+    empty = where / "empty"
+    empty.mkdir(mode=0o700)
+    return [
+        Case("pgkeep --version", [command, "--version"], ENVIRONMENT),
+        Case("pgkeep list (no backups)", [command, "list", f"--repository={empty}"], ENVIRONMENT),
+        Case("python3 -c pass", [sys.executable, "-I", "-c", "pass"], ENVIRONMENT),
+    ]
+
+
+def large_cases(where: Path, command: str, count: int) -> list[Case]:
+    """Make a repository of so many backups; return what reads all of it."""
+    large = where / "large"
+    _many_backups(large, count)
+    repository = f"--repository={large}"
+    return [
+        Case("list (the newest 10 shown)", [command, "list", repository, "--limit=10"], ENVIRONMENT),
+        Case("stats", [command, "stats", repository], ENVIRONMENT),
+        Case(
+            "prune --dry-run, keep_last 10, keep_days 30, keep_monthly 12",
+            [command, "prune", repository, "--keep-last=10", "--keep-days=30", "--keep-monthly=12", "--dry-run"],
+            ENVIRONMENT,
+        ),
+    ]
+
+
+def _many_backups(repository: Path, count: int) -> None:
+    """Write a repository of tiny backups with manifests as large as real ones, an hour apart in 100 databases."""
+    sys.path.insert(0, str(ROOT / "plugins/module_utils"))
+    from _core.domain import manifest, naming  # type: ignore[import-not-found]
+    from _core.domain.version import VERSION  # type: ignore[import-not-found]
+
+    about = {key.name: None for key in manifest.KEYS}
+    about.update(
+        manifest_version=1, instance="main", kind="database", duration=1.5, format="custom", compression="zstd:1",
+        compressed_by="pg_dump", size=4, partial=False, left_out=[], warnings=[], options="custom zstd:1",
+        command=["/usr/lib/postgresql/17/bin/pg_dump", "--format=custom", "--dbname=" + "x" * 200], database_size=8_000_000,
+        server_version="17.6", tool_version="17.6", archive_version="1.16", host="db1", collection_version=VERSION,
+        properties={"owner": "postgres", "encoding": "UTF8", "extensions": [{"name": "plpgsql", "version": "1.0"}] * 3},
+    )  # fmt: skip
+    begin = datetime(2025, 1, 1, tzinfo=timezone.utc)
+    repository.mkdir(mode=0o700)
+    for number in range(count):
+        database, created = f"db{number % 100:02}", begin + timedelta(hours=number // 100)
+        backup_id = naming.backup_id("main", "database", database, created)
+        directory = repository / backup_id
+        directory.mkdir(mode=0o700, parents=True)
+        data = f"{directory.name}.dump"
+        moment = created.strftime("%Y-%m-%dT%H:%M:%SZ")
+        about.update(
+            id=backup_id, database=database, created=moment, started=moment, finished=moment,
+            files=[{"path": data, "size": 4, "sha256": "0" * 64}],
+        )  # fmt: skip
+        (directory / "manifest.json").write_bytes(manifest.serialize(about))
+        (directory / data).write_text("data")
+
+
+# --- the page ---
+
+
+def _machine() -> str:
+    names = [
+        line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    memory = int(Path("/proc/meminfo").read_text().split()[1]) // 1000**2
+    system = platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
+    return f"{os.cpu_count()} cores ({names[0] if names else platform.machine()}), {memory} GB of memory, {system}"
+
+
+def _row(name: str, runs: Sequence[Run], against: Sequence[Run]) -> str:
+    first = runs[0]
+    size = f"{first.size / 1e6:.0f}" if first.size else "-"
+    return (
+        f"| {name} | {median([run.wall for run in runs]):.2f} | {median([run.cpu for run in runs]):.2f} | {size} |"
+        f" {max(run.memory for run in runs) / 1e6:.0f} | {ratio(against, runs)} |"
+    )
+
+
+def _table(results: Mapping[str, Sequence[Run]], first: str) -> list[str]:
+    head = [
+        "| | wall, s | CPU, s | MB stored | peak MB | wall of the first row against it |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    return head + [_row(name, runs, results[first]) for name, runs in results.items()]
+
+
+def page(sections: Sequence[tuple[str, str, Mapping[str, Sequence[Run]]]], settings: str) -> str:
+    """Given sections (title, remark, runs by case), return the page."""
+    lines = [
+        "# Measurements",
+        "",
+        "Made by `make bench`: whole commands, run in turn in paired rounds after one that does not count, with files",
+        "synced between. Medians; the last column has the median ratio of the pairs and its range. Ratios matter, not seconds.",
+        "CPU is that of the command and its children, the server's work is not in it. Peak is that of the largest process.",
+        "",
+        f"{settings}. Machine: {_machine()}.",
+    ]
+    for title, remark, results in sections:
+        lines += ["", f"## {title}", "", remark, "", *_table(results, next(iter(results)))]
+    return "\n".join(lines) + "\n"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--megabytes", type=int, default=1000, help="size of the sample as plain dump")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--backups", type=int, default=100_000, help="backups in the large repository")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs/benchmarks.md")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure everything and write the page."""
+    arguments = _arguments()
+    sections: list[tuple[str, str, Mapping[str, Sequence[Run]]]] = []
+    with tempfile.TemporaryDirectory(prefix="pgkeep-bench-", dir="/var/tmp") as place:
+        where = Path(place)
+        command = _build_command(where)
+        (where / "out").mkdir()
+        for source in (CELERP, DEBIAN):
+            installation = find_installation(source)
+            if installation is None:
+                raise SystemExit(f"no PostgreSQL of {source} here: run make venv and tools/system-packages.sh")
+            with Server(installation, settings={"shared_buffers": "1GB", "max_wal_size": "4GB"}) as server:
+                _say(f"filling {arguments.megabytes} MB into PostgreSQL {server.major}")
+                fill(server, DATABASE, arguments.megabytes)
+                inside = "zstd inside the archive" if source == CELERP else "the zstd program behind pg_dump"
+                results = rounds(dump_cases(server, where, command), arguments.rounds, _say)
+                remark = (
+                    f"Client and server {server.major}: {inside}. pgkeep's figures include its start, the preflight, SHA-256,"
+                    " fsync, the hash read back from the disk and the whole archive read by pg_restore."
+                )
+                sections.append((f"Dumping with client {server.major}", remark, results))
+                if source == CELERP:
+                    results = rounds(ansible_cases(server, where), arguments.rounds, _say)
+                    sections.append(("From a playbook", "One task each, over a local connection.", results))
+        results = rounds(start_cases(where, command), arguments.rounds * 4, _say)
+        sections.append(("Start-up of the command", "From the installed zip, which holds no compiled code.", results))
+        _say(f"writing a repository of {arguments.backups} backups")
+        results = rounds(large_cases(where, command, arguments.backups), max(1, arguments.rounds // 2), _say)
+        remark = f"{arguments.backups:,} backups of 100 databases in one repository."
+        sections.append(("A large repository", remark, results))
+    settings = f"Sample database of about {arguments.megabytes} MB as plain dump, {arguments.rounds} rounds"
+    arguments.output.write_text(page(sections, settings))
+    _say(f"written: {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()

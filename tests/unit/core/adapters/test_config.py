@@ -1,0 +1,224 @@
+# Copyright: pgkeep contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.adapters import config
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.errors import USAGE, ConfigurationError
+
+
+class Host:
+    """A configuration directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = str(directory)
+        self.jobs = directory / "jobs.d"
+        self.jobs.mkdir()
+
+    def write(self, name: str, content: Any, mode: int = 0o640) -> str:
+        """Given defaults or a job's name and its content (text, bytes or a document), write the file."""
+        path = self.jobs.parent / "defaults.json" if name == "defaults" else self.jobs / f"{name}.json"
+        text = content if isinstance(content, (str, bytes)) else json.dumps(content)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        path.chmod(mode)
+        return str(path)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+def failure_of(host: Host, name: str = "main") -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        config.load_job(host.directory, name)
+    assert caught.value.exit_code == USAGE
+    return str(caught.value)
+
+
+# --- what is there ---
+
+
+def test_a_job_wins_over_the_defaults_and_remarks_are_left_out(host: Host) -> None:
+    host.write("defaults", {"repository": "/srv", "keep_last": 5, "wait": "1m", "comment": "for all"})
+    host.write("main", {"$schema": "x", "comment": "mine", "wait": "5m", "keep_last": None, "databases": ["shop"]})
+    assert config.load_job(host.directory, "main") == {
+        "repository": "/srv",
+        "keep_last": None,
+        "wait": "5m",
+        "databases": ["shop"],
+    }
+
+
+def test_defaults_are_optional(host: Host) -> None:
+    host.write("main", {"repository": "/srv"})
+    assert config.load_job(host.directory, "main") == {"repository": "/srv"}
+
+
+def test_jobs_are_the_json_files_that_are_not_hidden(host: Host) -> None:
+    for name in ("b-2", "a_1", "C", ".a_1.json.swp"):
+        host.write(name, {"repository": "/srv"})
+    (host.jobs / "README.md").touch()
+    (host.jobs / "a_1.json~").touch()
+    assert config.job_names(host.directory) == ["C", "a_1", "b-2"]
+    assert list(config.load_all(host.directory)) == ["C", "a_1", "b-2"]
+
+
+def test_a_host_without_jobs_has_no_jobs(tmp_path: Path) -> None:
+    assert config.job_names(str(tmp_path)) == []
+    assert config.load_all(str(tmp_path)) == {}
+    assert config.check_directory(str(tmp_path)) == []
+
+
+def test_a_link_to_a_file_is_a_file(host: Host, tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere"
+    target.write_text('{"repository": "/srv"}')
+    (host.jobs / "main.json").symlink_to(target)
+    assert config.load_job(host.directory, "main") == {"repository": "/srv"}
+
+
+# --- what is not there ---
+
+
+def test_a_missing_directory_is_named_with_what_belongs_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"none is not a directory: make it, with a file jobs\.d/NAME\.json"):
+        config.load_all(str(tmp_path / "none"))
+    (problem,) = config.check_directory(str(tmp_path / "none"))
+    assert "is not a directory" in str(problem)
+
+
+def test_a_job_that_does_not_exist_is_answered_with_those_that_do(host: Host) -> None:
+    assert failure_of(host, "mian") == f"there is no job mian: {host.jobs} has no jobs"
+    host.write("main", {"repository": "/srv"})
+    host.write("other", {"repository": "/srv"})
+    assert failure_of(host, "mian") == "there is no job mian: there are main, other: did you mean main?"
+
+
+@pytest.mark.parametrize("name", ["", ".", "../defaults", "a/b", "a b", "main\n", "main.json"])
+def test_a_name_cannot_leave_the_directory(host: Host, name: str) -> None:
+    host.write("defaults", {"repository": "/srv"})
+    assert failure_of(host, name) == f"{name!r} is not the name of a job: letters, digits, _ and - are allowed"
+
+
+def test_a_file_whose_name_cannot_be_a_job_is_a_problem(host: Host) -> None:
+    host.write("my job", {"repository": "/srv"})
+    expected = f"{host.jobs}: 'my job' is not the name of a job: letters, digits, _ and - are allowed; rename the file"
+    assert [str(problem) for problem in config.check_directory(host.directory)] == [expected]
+    with pytest.raises(ConfigurationError, match="rename the file"):
+        config.job_names(host.directory)
+
+
+def test_a_required_option_may_stand_in_either_file_but_must_stand_in_one(host: Host) -> None:
+    path = host.write("main", {})
+    assert failure_of(host).startswith(f"{path}: repository is not set: Directory of the repository.")
+    assert config.check_file(path) == []
+
+
+def test_defaults_can_be_loaded_alone(host: Host) -> None:
+    assert config.load_defaults(host.directory) == {}
+    path = host.write("defaults", {"repository": "/srv", "comment": "x"})
+    assert config.load_defaults(host.directory) == {"repository": "/srv"}
+    host.write("defaults", {"jobs": 0})
+    with pytest.raises(ConfigurationError, match=f"{path}: jobs is 0: must be 1 or more"):
+        config.load_defaults(host.directory)
+
+
+# --- files that cannot be used ---
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ('{"a": 1,\n "b" 2}', ":2:6: not JSON: Expecting ':' delimiter"),
+        ("", ":1:1: not JSON: Expecting value"),
+        ('{"jobs": 1} trailing', ":1:13: not JSON: Extra data"),
+        ('{"jobs": 1, "jobs": 2}', ": jobs stands there twice: remove one"),
+        ('{"jobs": NaN}', ": NaN is not JSON"),
+        (b'{"pin":\n"\xff"}', ":2: not UTF-8"),
+        ("[" * 300_000, ": nested too deeply"),
+        ('{"pin": "' + "x" * config.MAX_BYTES + '"}', " is larger than 1 MiB, which no configuration is"),
+        ("[]", ": is a list: must be of type object"),
+        ("null", ": is null: must be of type object"),
+    ],
+)
+def test_a_broken_file_is_one_clear_sentence_with_the_place(host: Host, content: str | bytes, reason: str) -> None:
+    path = host.write("main", content)
+    assert failure_of(host) == path + reason
+    assert [str(problem) for problem in config.check_file(path)] == [path + reason]
+
+
+def test_a_number_of_a_million_digits_is_refused(host: Host) -> None:
+    host.write("main", '{"repository": "/srv", "jobs": ' + "9" * 100_000 + "}")
+    assert failure_of(host)
+
+
+def test_a_fifo_is_refused_and_not_waited_for(host: Host) -> None:
+    os.mkfifo(host.jobs / "main.json")
+    assert failure_of(host) == f"{host.jobs}/main.json is not a regular file"
+
+
+def test_a_directory_and_a_dangling_link_are_refused(host: Host) -> None:
+    (host.jobs / "main.json").mkdir()
+    assert failure_of(host) == f"{host.jobs}/main.json cannot be read: Is a directory"
+    (host.jobs / "other.json").symlink_to("nowhere")
+    assert failure_of(host, "other") == f"{host.jobs}/other.json cannot be read: No such file or directory"
+
+
+def test_broken_defaults_break_every_job(host: Host) -> None:
+    host.write("main", {"repository": "/srv"})
+    path = host.write("defaults", {"keep_lst": 3})
+    assert failure_of(host) == f"{path}: keep_lst is not known: did you mean keep_last?"
+
+
+# --- what files say ---
+
+
+def test_all_problems_of_all_files_are_reported_at_once(host: Host) -> None:
+    defaults = host.write("defaults", {"wait": 5})
+    a = host.write("a", {"formt": "custom", "jobs": 0})
+    b = host.write("b", "{")
+    found = [str(problem) for problem in config.check_directory(host.directory)]
+    assert [sentence.split(" ")[0] for sentence in found] == [f"{defaults}:", f"{a}:", f"{a}:", f"{b}:1:2:"]
+    with pytest.raises(ConfigurationError) as caught:
+        config.load_all(host.directory)
+    assert str(caught.value).splitlines() == found
+
+
+@pytest.mark.parametrize(
+    ("job", "sentence"),
+    [
+        ({"jobs": 4}, "jobs is 4 but format is custom: parallel jobs need format directory"),
+        ({"pin": "x", "pin_until": "2025-02-30"}, "pin_until: '2025-02-30' is not a time that exists"),
+        ({"compression": "zstd:99"}, "compression is 'zstd:99': zstd has the levels 1 to 19"),
+        ({"include": ["("]}, "include has '(', which is not a regular expression: missing ), unterminated"),
+        ({"keep_last": 0}, "the retention policy has no rule"),
+        ({"timezone": "Europe/Nowhere"}, "timezone is 'Europe/Nowhere'"),
+    ],
+)
+def test_a_job_is_checked_as_a_whole_with_its_defaults(host: Host, job: dict[str, Any], sentence: str) -> None:
+    host.write("defaults", {"repository": "/srv"})
+    path = host.write("main", job)
+    assert failure_of(host).startswith(f"{path}: {sentence}")
+    assert [str(problem) for problem in config.check_directory(host.directory)] == [failure_of(host)]
+
+
+def test_a_password_that_others_can_read_is_refused_with_the_cure(host: Host) -> None:
+    content = {"repository": "/srv", "login_password": "hunter2"}
+    path = host.write("main", content, mode=0o640)
+    sentence = f"{path}: login_password can be read by other users of this host: run chmod 0600 {path}"
+    assert failure_of(host) == sentence
+    assert [str(problem) for problem in config.check_file(path)] == [sentence]
+    host.write("main", content, mode=0o600)
+    assert config.load_job(host.directory, "main") == content
+
+
+def test_no_message_contains_the_password(host: Host) -> None:
+    host.write("main", {"login_password": "hunter2\n", "login_pasword": "hunter2", "jobs": 0})
+    assert "hunter2" not in failure_of(host)
