@@ -55,6 +55,7 @@ lint: content ## formatters, linters, types and the layers of the engine
 	.venv/bin/yamllint --strict .
 	$(in_venv) ansible-lint --strict
 	$(in_venv) antsibull-changelog lint
+	$(in_venv) .venv/bin/python tools/generate_docs.py --check
 
 .PHONY: format
 format: venv ## let ruff format the code and repair what it can

@@ -11,25 +11,41 @@ real one, in one process as always; only the calls that it makes into the operat
 strace's injection this counts the runner's own calls, across its threads, and nothing of its children's.
 """
 
+# ruff: noqa: PTH115, PTH118
 from __future__ import annotations
 
 import errno
 import os
 import runpy
-import shutil  # noqa: F401  (before os is changed: it looks there for what the platform can do)
+
+# Before os is changed: it looks there what this platform can do.
+import shutil  # noqa: F401  # pylint: disable=unused-import
 import signal
 import sys
 import threading
 from typing import Any, Callable
 
-OPERATIONS = ("open", "close", "read", "pread", "write", "fsync", "fdatasync", "ftruncate", "mkdir", "rename", "unlink", "rmdir")
+OPERATIONS = (
+    "open",
+    "close",
+    "read",
+    "pread",
+    "write",
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "mkdir",
+    "rename",
+    "unlink",
+    "rmdir",
+)
 
 
 class Injector:
     """Counts operations on a directory, and lets one of them, or all from one on, fail."""
 
     def __init__(self, fault: str, number: int, directory: str, log: str) -> None:
-        self._fault, _, detail = fault.partition(":")
+        self._fault, _unused, detail = fault.partition(":")
         self._errno = getattr(errno, detail) if self._fault in ("once", "on") else 0
         self._lost = detail if self._fault == "lie" else None
         self._number, self._directory = number, directory

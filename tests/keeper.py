@@ -44,7 +44,11 @@ class Keeper:
         )  # fmt: skip
 
     def start(
-        self, command: str, *arguments: str, prefix: Sequence[str | Path] = (), env: Mapping[str, str | None] | None = None
+        self,
+        command: str,
+        *arguments: str,
+        prefix: Sequence[str | Path] = (),
+        env: Mapping[str, str | None] | None = None,
     ) -> subprocess.Popen[str]:
         """Start `pgkeep COMMAND`, with connection and repository; None takes a variable out of the environment."""
         place = [f"--repository={self.repository}"] if command not in ("run", "check-config") else []
@@ -182,7 +186,7 @@ def processes_in(directory: Path) -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            links = [os.readlink(fd) for fd in (process / "fd").iterdir()]
+            links = [str(fd.readlink()) for fd in (process / "fd").iterdir()]
         except OSError:
             continue  # it has ended
         if int(process.name) != os.getpid() and any(link.startswith(f"{directory}/") for link in links):

@@ -56,7 +56,7 @@ class ActionModule(ActionBase):
             task.args = {
                 "src": str(source),
                 "dest": arguments["path"],
-                "validate": f"{arguments['interpreter']} -I %s --version",
+                "validate": f"{arguments['interpreter']} -IXutf8 %s --version",
                 **{name: arguments[name] for name in ("owner", "group", "mode") if arguments[name] is not None},
             }
             copy = self._shared_loader_obj.action_loader.get(

@@ -37,10 +37,11 @@ def read_core(directory: Path) -> dict[str, bytes]:
 def build_zip(files: Mapping[str, bytes], interpreter: str) -> bytes:
     """Given the engine's files by path and the interpreter, return the command: equal bytes for equal arguments.
 
-    -I keeps PYTHONPATH, the user's site-packages and the current directory out of what cron may run as root.
+    -I keeps PYTHONPATH, the user's site-packages and the current directory out of what cron may run as root. -X utf8
+    makes names and messages the same in every locale; it is one word, because a kernel hands on only one.
     """
     buffer = io.BytesIO()
-    buffer.write(f"#!{interpreter} -I\n".encode())
+    buffer.write(f"#!{interpreter} -IXutf8\n".encode())
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):
             archive.writestr(_entry(f"{PACKAGE}/{name}"), files[name])

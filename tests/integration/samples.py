@@ -189,7 +189,7 @@ def locked_table(server: Server, database: str, table: str) -> Iterator[Callable
             cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
 
         def wait() -> None:
-            for _ in range(3000):
+            for _unused in range(3000):
                 with watch.cursor() as cursor:
                     cursor.execute(
                         "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'",

@@ -65,7 +65,7 @@ def compressor(client: str, format_name: str, compression: str) -> tuple[str, st
     outside = () if format_name == "directory" else ("zstd", "gzip", "lz4")
     if compression == "none":
         return "none", None
-    method, _, level = compression.partition(":")
+    method, _unused, level = compression.partition(":")
     if method == "auto":
         method = "zstd" if "zstd" in (*inside, *outside) else "gzip"
     level = level or {"gzip": "6", "lz4": "1", "zstd": "1"}[method]

@@ -47,7 +47,7 @@ FILES: dict[str, tuple[str, tuple[str, ...]]] = {
     "negative": ('{"keep_last": -1}', ("keep_last is -1: must be 0 or more",)),
     "bad expression": ('{"include": ["("]}', ("include has '('", "not a regular expression")),
     "both ways to select": ('{"databases": ["a"], "include": ["b"]}', ("databases and include are both set",)),
-    "bad duration": ('{"deadline": "10"}', ('deadline is "10"', "90s, 20h or 1d12h")),
+    "bad duration": ('{"deadline": "10"}', ('deadline is "10"', "90s, 20h, 1d12h")),
     "bad size": ('{"reserve": "much"}', ('reserve is "much"',)),
     "relative path": ('{"bin_dir": "bin"}', ('bin_dir is "bin"',)),
     "instance with a path": ('{"instance": "../x"}', ('instance is "../x"',)),
@@ -116,7 +116,7 @@ def test_an_option_that_cannot_be_meant_is_refused(keeper: Keeper, case: str) ->
 
 @pytest.mark.parametrize("check", [(), ("--dry-run",)])
 def test_a_prune_without_a_rule_deletes_nothing(keeper: Keeper, check: tuple[str, ...]) -> None:
-    assert [keeper.backup("postgres").code for _ in range(2)] == [0, 0]
+    assert [keeper.backup("postgres").code for _unused in range(2)] == [0, 0]
     before = snapshot(keeper.repository)
     said(keeper.run("prune", *check), "the retention policy has no rule")
     assert_untouched(keeper.repository, before)
@@ -128,7 +128,10 @@ def test_a_prune_without_a_rule_deletes_nothing(keeper: Keeper, check: tuple[str
         (["--include=shop_.*"], "shop_.*: the pattern in `include` matches no database"),
         (["--exclude=shop_.*"], "shop_.*: the pattern in `exclude` matches no database"),
         (["postgras"], "postgras: there is no such database (there is postgres)"),
-        (["postgres", "--tables=nosuch"], "tables has the pattern 'nosuch', which matches no table of database 'postgres'"),
+        (
+            ["postgres", "--tables=nosuch"],
+            "tables has the pattern 'nosuch', which matches no table of database 'postgres'",
+        ),
         (["postgres", "--exclude-tables=nosuch"], "exclude_tables has the pattern 'nosuch'"),
         (["postgres", "--schemas=pubic"], "did you mean public?"),
         (["postgres", "--exclude-table-data=*.nosuch"], "exclude_table_data has the pattern '*.nosuch'"),

@@ -25,7 +25,7 @@ from tests.postgres import Server
 def original(program: Path, zstd_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Keeper:
     """A repository with three backups, which tests copy."""
     keeper = Keeper(program, zstd_server, tmp_path_factory.mktemp("original") / "repository")
-    assert [keeper.backup("--label=x").code for _ in range(3)] == [0, 0, 0]
+    assert [keeper.backup("--label=x").code for _unused in range(3)] == [0, 0, 0]
     return keeper
 
 
@@ -191,8 +191,13 @@ def test_an_altered_byte_is_found_by_the_checksum_and_names_backup_and_file(keep
     done = keeper.run("list", "--checksum")
     assert done.code == 1
     (line,) = done.err.splitlines()
-    assert line == f"pgkeep: error: main/postgres/{bad.name} is damaged: {bad.name}.dump was altered: its SHA-256 is not the manifest's"
-    assert [item["status"] for item in keeper.run("list", "--checksum", "--json").json["backups"]].count("complete") == 2
+    assert (
+        line
+        == f"pgkeep: error: main/postgres/{bad.name} is damaged: {bad.name}.dump was altered: its SHA-256 is not the manifest's"
+    )
+    assert [item["status"] for item in keeper.run("list", "--checksum", "--json").json["backups"]].count(
+        "complete"
+    ) == 2
 
 
 # --- manifests ---

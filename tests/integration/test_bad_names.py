@@ -20,7 +20,12 @@ from tests.keeper import Keeper, assert_untouched, manifests, snapshot
 from tests.postgres import Installation, Server, quote_identifier
 
 # What a shell, or a template, would do with these would be seen.
-_TRAPS = ("$(touch /tmp/pgkeep-trap)", ";touch /tmp/pgkeep-trap;", "`touch /tmp/pgkeep-trap`", "\x1b[31mred\x1b]0;title\x07")
+_TRAPS = (
+    "$(touch /tmp/pgkeep-trap)",
+    ";touch /tmp/pgkeep-trap;",
+    "`touch /tmp/pgkeep-trap`",
+    "\x1b[31mred\x1b]0;title\x07",
+)
 # One of each kind; the unit tests of naming and of command lines take them all.
 _CHOSEN = (
     "it's", 'say "hello"', " leading", "trailing\\", "new\nline", "-leading", "..", "../../etc/passwd", "a/b", "a_b",
@@ -78,7 +83,9 @@ def test_every_hostile_name_is_backed_up_under_exactly_that_name(hostile_keeper:
     assert {directory.parent.parent for directory in found} == {hostile_keeper.repository / "main"}
 
 
-def test_lists_and_statistics_of_hostile_names_are_exact_in_json_and_harmless_on_a_terminal(hostile_keeper: Keeper) -> None:
+def test_lists_and_statistics_of_hostile_names_are_exact_in_json_and_harmless_on_a_terminal(
+    hostile_keeper: Keeper,
+) -> None:
     assert sorted(item["database"] for item in hostile_keeper.listed()) == sorted(_NAMES)
     stats = hostile_keeper.run("stats", "--json").json["statistics"]
     assert sorted(item["database"] for item in stats["databases"]) == sorted(_NAMES)

@@ -78,8 +78,10 @@ BAD: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("make", [make for make, _ in BAD.values()], ids=list(BAD))
-def test_a_repository_that_is_not_safe_is_refused_with_what_helps(keeper: Keeper, tmp_path: Path, make: Callable[[Path], object]) -> None:
+@pytest.mark.parametrize("make", [make for make, _unused in BAD.values()], ids=list(BAD))
+def test_a_repository_that_is_not_safe_is_refused_with_what_helps(
+    keeper: Keeper, tmp_path: Path, make: Callable[[Path], object]
+) -> None:
     place = tmp_path / "parent" / "repository"
     place.parent.mkdir()
     make(place)
@@ -110,7 +112,9 @@ def test_a_repository_of_another_user_is_refused_but_root_becomes_its_owner(keep
     keeper.repository = public / "repository"
     keeper.repository.mkdir(mode=0o700)
     before = tree(public)
-    refused(keeper.backup(prefix=AS_NOBODY), "belongs to user root, this runs as nobody", "run it as the owner or as root")
+    refused(
+        keeper.backup(prefix=AS_NOBODY), "belongs to user root, this runs as nobody", "run it as the owner or as root"
+    )
     refused(keeper.run("list", prefix=AS_NOBODY), "cannot be read: Permission denied")
     assert tree(public) == before
     shutil.chown(keeper.repository, "nobody", "nogroup")
@@ -123,7 +127,11 @@ def test_a_repository_of_another_user_is_refused_but_root_becomes_its_owner(keep
 @pytest.mark.needs_root
 def test_a_repository_that_its_owner_may_not_write_to_is_refused(keeper: Keeper, public: Path) -> None:
     keeper.repository = public / "repository"
-    refused(keeper.backup(prefix=AS_NOBODY), f"not permitted while creating the repository {keeper.repository}", "Permission")
+    refused(
+        keeper.backup(prefix=AS_NOBODY),
+        f"not permitted while creating the repository {keeper.repository}",
+        "Permission",
+    )
     refused(keeper.backup("--dry-run", prefix=AS_NOBODY), f"{public} is not writable for nobody", "create")
     keeper.repository.mkdir(mode=0o500)
     shutil.chown(keeper.repository, "nobody", "nogroup")
@@ -216,8 +224,8 @@ def hard_link_lock(lock: Path, precious: Path) -> None:
 LOCKS = {
     "symbolic link": link_lock,
     "hard link": hard_link_lock,
-    "fifo": lambda lock, _: os.mkfifo(lock),
-    "directory": lambda lock, _: lock.mkdir(),
+    "fifo": lambda lock, _unused: os.mkfifo(lock),
+    "directory": lambda lock, _unused: lock.mkdir(),
 }
 
 

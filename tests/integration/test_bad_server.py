@@ -78,9 +78,22 @@ def by_password(keeper: Keeper, tmp_path: Path, fresh_role: MakeRole) -> Callabl
     role = fresh_role(keeper.server, "LOGIN SUPERUSER")
 
     def run(given: str | None, real: str | None = None, **more: Any) -> Done:
-        keeper.server.psql("ALTER ROLE {} PASSWORD '{}'".format(role, (given if real is None else real).replace("'", "''")))
-        place = {"login_host": "127.0.0.1", "login_port": keeper.server.port, "login_user": role, "login_password": given}
-        job = {**place, "repository": str(keeper.repository), "bin_dir": str(keeper.server.bindir), "reserve": "0", **more}
+        keeper.server.psql(
+            "ALTER ROLE {} PASSWORD '{}'".format(role, (given if real is None else real).replace("'", "''"))
+        )
+        place = {
+            "login_host": "127.0.0.1",
+            "login_port": keeper.server.port,
+            "login_user": role,
+            "login_password": given,
+        }
+        job = {
+            **place,
+            "repository": str(keeper.repository),
+            "bin_dir": str(keeper.server.bindir),
+            "reserve": "0",
+            **more,
+        }
         config = write_job(tmp_path / "etc", "night", databases=["postgres"], ssl_mode="disable", **job)
         return keeper.run("run", config, "night")
 
@@ -88,7 +101,9 @@ def by_password(keeper: Keeper, tmp_path: Path, fresh_role: MakeRole) -> Callabl
 
 
 @pytest.mark.parametrize("password", [word for word in PASSWORDS if not word.isalnum()], ids=ascii)
-def test_every_character_of_a_password_reaches_the_server(by_password: Callable[..., Done], keeper: Keeper, password: str) -> None:
+def test_every_character_of_a_password_reaches_the_server(
+    by_password: Callable[..., Done], keeper: Keeper, password: str
+) -> None:
     done = by_password(password)
     assert (done.code, done.err) == (0, "")
     assert_untouched(keeper.repository, {}, new=2)
@@ -168,11 +183,15 @@ def test_a_terminated_backend_costs_only_that_dump(keeper: Keeper, large: str) -
     assert_untouched(keeper.repository, {}, new=1)
 
 
-def test_a_server_newer_than_every_client_names_both_versions_and_the_package(keeper: Keeper, debian_server: Server) -> None:
+def test_a_server_newer_than_every_client_names_both_versions_and_the_package(
+    keeper: Keeper, debian_server: Server
+) -> None:
     done = keeper.backup(f"--bin-dir={debian_server.bindir}")
     assert done.code == 1
     major = keeper.server.major
-    one_message(done, f"the server has version {major}", f"is {debian_server.major}.", f"postgresql-client-{major}", "bin_dir")
+    one_message(
+        done, f"the server has version {major}", f"is {debian_server.major}.", f"postgresql-client-{major}", "bin_dir"
+    )
     assert_untouched(keeper.repository, {})
 
 
@@ -190,7 +209,7 @@ def test_what_the_role_may_not_read_is_named_before_the_dump(
     keeper: Keeper, fresh_role: MakeRole, fresh_database: MakeDatabase
 ) -> None:
     role = fresh_role(keeper.server)
-    plain, hidden, rows, objects = (fresh_database(keeper.server) for _ in range(4))
+    plain, hidden, rows, objects = (fresh_database(keeper.server) for _unused in range(4))
     keeper.server.psql(f"CREATE TABLE open (a int); GRANT SELECT ON open TO {role}; CREATE TABLE shut (a int)", hidden)
     policy = "ALTER TABLE part ENABLE ROW LEVEL SECURITY"
     keeper.server.psql(f"CREATE TABLE part (a int); GRANT SELECT ON part TO {role}; {policy}", rows)
@@ -213,7 +232,7 @@ def test_a_database_that_the_role_may_not_connect_to_does_not_stop_the_others(
     keeper: Keeper, fresh_role: MakeRole, fresh_database: MakeDatabase
 ) -> None:
     role = fresh_role(keeper.server)
-    first, closed, last = sorted(fresh_database(keeper.server) for _ in range(3))
+    first, closed, last = sorted(fresh_database(keeper.server) for _unused in range(3))
     keeper.server.psql(f"REVOKE CONNECT ON DATABASE {closed} FROM PUBLIC")
     done = keeper.backup(f"--login-user={role}", first, closed, last)
     assert done.code == 4
@@ -252,7 +271,9 @@ def test_a_dump_that_hangs_is_ended_by_its_limits(keeper: Keeper, large: str, li
     assert_untouched(keeper.repository, {})
 
 
-def test_a_server_that_does_not_answer_is_given_up_after_the_connect_timeout(keeper: Keeper, own_server: Server) -> None:
+def test_a_server_that_does_not_answer_is_given_up_after_the_connect_timeout(
+    keeper: Keeper, own_server: Server
+) -> None:
     keeper = Keeper(keeper.program, own_server, keeper.repository)
     pid = own_server.pid
     os.kill(pid, signal.SIGSTOP)

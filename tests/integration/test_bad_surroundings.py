@@ -28,7 +28,7 @@ def at(moment: str) -> tuple[str, ...]:
 def ids(keeper: Keeper) -> list[str]:
     """Given a repository, return the ids of the backups in the order in which they were taken."""
     taken = sorted((path.stat().st_mtime_ns, path.name) for path in manifests(keeper.repository))
-    return [name for _, name in taken]
+    return [name for _unused, name in taken]
 
 
 # --- the clock ---
@@ -50,7 +50,7 @@ def test_a_clock_that_was_set_back_changes_neither_order_nor_what_is_kept(keeper
 
 
 def test_a_clock_that_was_ten_years_ahead_once_does_no_lasting_harm(keeper: Keeper) -> None:
-    assert [keeper.backup("postgres").code for _ in range(2)] == [0, 0]
+    assert [keeper.backup("postgres").code for _unused in range(2)] == [0, 0]
     assert keeper.backup("postgres", prefix=at("+10 years")).code == 0
     future = max(path.name for path in manifests(keeper.repository))
     done = keeper.backup("postgres")
@@ -67,7 +67,7 @@ def test_a_clock_that_was_ten_years_ahead_once_does_no_lasting_harm(keeper: Keep
 
 
 def test_a_clock_that_is_ten_years_ahead_never_takes_the_last_backups(keeper: Keeper) -> None:
-    assert [keeper.backup("postgres").code for _ in range(3)] == [0, 0, 0]
+    assert [keeper.backup("postgres").code for _unused in range(3)] == [0, 0, 0]
     done = keeper.run("prune", "--keep-days=30", "--keep-minimum=2", prefix=at("+10 years"))
     assert done.code == 0
     assert len(manifests(keeper.repository)) == 2
@@ -135,7 +135,9 @@ def rows(keeper: Keeper) -> list[str]:
     """Given a repository with one plain backup more, return that backup's text without its random and dated lines."""
     newest = max(manifests(keeper.repository), key=lambda path: path.stat().st_mtime_ns)
     (file,) = newest.glob("*.sql")
-    return [line for line in file.read_text().splitlines() if not re.match(r"\\(un)?restrict|-- (Started|Completed)", line)]
+    return [
+        line for line in file.read_text().splitlines() if not re.match(r"\\(un)?restrict|-- (Started|Completed)", line)
+    ]
 
 
 @pytest.mark.parametrize("name", ["all at once", "nothing at all", "PYTHONPATH"])

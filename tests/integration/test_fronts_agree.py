@@ -148,7 +148,7 @@ def both(
         bin_dir=str(debian_server.bindir),
         reserve="0",
     )
-    results = playbook.play(*((module, options) for _, module, options in CASES))
+    results = playbook.play(*((module, options) for _unused, module, options in CASES))
     return {
         name: (
             result,
@@ -160,7 +160,7 @@ def both(
     }
 
 
-@pytest.mark.parametrize("case", [name for name, _, _ in CASES])
+@pytest.mark.parametrize("case", [name for name, _unused, _unused in CASES])
 def test_a_module_and_the_command_agree(both: dict[str, tuple[dict[str, Any], Done, Path, Path]], case: str) -> None:
     module, command, place_of_module, place_of_command = both[case]
     errors = re.findall(r"^pgkeep: error: (.*)$", command.err, re.MULTILINE)
@@ -179,20 +179,22 @@ def test_a_module_and_the_command_agree(both: dict[str, tuple[dict[str, Any], Do
 
 
 def test_the_cases_reach_what_they_are_for(both: dict[str, tuple[dict[str, Any], Done, Path, Path]]) -> None:
-    statuses = {name: [item["status"] for item in result.get("databases", [])] for name, (result, *_) in both.items()}
+    statuses = {
+        name: [item["status"] for item in result.get("databases", [])] for name, (result, *_unused) in both.items()
+    }
     assert statuses["a plan"] == ["planned", "planned"]
     assert statuses["a backup"] == ["done", "done"]
     assert statuses["one that is not needed"] == ["fresh", "fresh"]
     assert statuses["some that fail"] == ["failed", "done", "failed"]
     assert statuses["databases by pattern"] == ["failed", "done"]
-    changed = {name: result["changed"] for name, (result, *_) in both.items()}
+    changed = {name: result["changed"] for name, (result, *_unused) in both.items()}
     assert [name for name, is_changed in changed.items() if is_changed] == [
         "a plan", "a backup", "a partial one", "a marked one", "some that fail", "databases by pattern",
         "a plan of a prune", "a prune", "a prune by both limits",
     ][: sum(changed.values())]  # fmt: skip
     commands = [item["command"] for item in both["a marked one"][0]["databases"]]
     assert any("--jobs=2" in command for command in commands)
-    codes = {name: done.code for name, (_, done, *_) in both.items()}
+    codes = {name: done.code for name, (_unused, done, *_unused) in both.items()}
     assert {name: code for name, code in codes.items() if code} == {
         "some that fail": 4, "databases by pattern": 4, "what cannot be meant": 2, "a value that is none": 2,
         "no list": 2, "a prune without a rule": 2,

@@ -105,7 +105,9 @@ def test_a_dump_that_was_killed_is_said_to_be(liar: Liar) -> None:
 
 def test_an_archive_that_pg_restore_cannot_read_is_no_backup(liar: Liar) -> None:
     keeper = liar('cat >/dev/null; echo "pg_restore: error: not today" >&2; exit 1', "pg_restore")
-    assert_refused(keeper, "the archive cannot be read back: pg_restore failed (status 1): pg_restore: error: not today")
+    assert_refused(
+        keeper, "the archive cannot be read back: pg_restore failed (status 1): pg_restore: error: not today"
+    )
 
 
 @pytest.mark.parametrize("kept", ["0", "1", "200", "-20"])
@@ -162,7 +164,7 @@ def test_a_worker_whose_leader_was_killed_does_not_hold_the_run_up(keeper: Keepe
         for pid in dumps:
             os.kill(pid, signal.SIGSTOP)
         os.kill(leader, signal.SIGKILL)
-        out, err = running.communicate(timeout=60)
+        _out, err = running.communicate(timeout=60)
         assert running.returncode == 1
         assert "orphaned: pg_dump was killed (out of memory?)" in err
         assert_untouched(keeper.repository, {})

@@ -60,7 +60,7 @@ class Tried:
 
     def agrees(self, dump: DumpOptions) -> tuple[str, ...]:
         """Check that the preflight has errors exactly where pg_dump fails; return them."""
-        errors, _ = self.problems(dump)
+        errors, _unused = self.problems(dump)
         done = self.pg_dump(dump)
         assert bool(errors) == (done.returncode != 0), (errors, done.stderr[-500:])
         return errors

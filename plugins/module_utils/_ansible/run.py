@@ -105,7 +105,7 @@ def _in_child(work: Callable[[], _Done]) -> _Done:
     os.close(writing)
     with open(reading, "rb") as pipe:
         answer = pipe.read()
-    _, status = os.waitpid(child, 0)
+    _unused, status = os.waitpid(child, 0)
     done: _Done = json.loads(answer) if answer else _done(f"the work was ended from outside (status {status})", None)
     return done
 

@@ -56,7 +56,7 @@ def module(capsys: pytest.CaptureFixture[str]) -> Run:
 
 def test_a_use_case_gets_what_was_said_and_the_defaults(module: Run) -> None:
     seen = []
-    module(lambda params, check, *_: seen.append((params, check)) or Outcome(), login_user="backup")
+    module(lambda params, check, *_unused: seen.append((params, check)) or Outcome(), login_user="backup")
     ((params, check),) = seen
     assert (params["repository"], params["login_user"], params["login_port"]) == ("/srv", "backup", 5432)
     assert "login_password" not in params
@@ -65,19 +65,19 @@ def test_a_use_case_gets_what_was_said_and_the_defaults(module: Run) -> None:
 
 def test_check_mode_reaches_the_use_case(module: Run) -> None:
     seen = []
-    module(lambda _params, check, *_: seen.append(check) or Outcome(), _ansible_check_mode=True)
+    module(lambda _params, check, *_unused: seen.append(check) or Outcome(), _ansible_check_mode=True)
     assert seen == [True]
 
 
 def test_a_good_result_is_the_report_and_whether_anything_changed(module: Run) -> None:
-    result = module(lambda *_: Outcome(changed=False))
+    result = module(lambda *_unused: Outcome(changed=False))
     assert {key: result[key] for key in ("changed", "backups")} == {"changed": False, "backups": []}
     assert "msg" not in result
     assert "failed" not in result
 
 
 def test_a_failed_result_keeps_the_report_and_has_a_message(module: Run) -> None:
-    result = module(lambda *_: Outcome(failed=True, message="shop: no"))
+    result = module(lambda *_unused: Outcome(failed=True, message="shop: no"))
     assert {key: result[key] for key in ("failed", "changed", "msg", "backups")} == {
         "failed": True,
         "changed": True,
@@ -87,19 +87,19 @@ def test_a_failed_result_keeps_the_report_and_has_a_message(module: Run) -> None
 
 
 def test_warnings_reach_the_user(module: Run) -> None:
-    result = module(lambda *_: Outcome(warnings=("look here",)))
+    result = module(lambda *_unused: Outcome(warnings=("look here",)))
     assert "look here" in json.dumps(result["warnings"])
 
 
 def test_a_diff_is_shown_only_where_it_is_asked_for(module: Run) -> None:
     outcome = Outcome(diff={"before": "a\n", "after": "b\n"})
-    assert "diff" not in module(lambda *_: outcome)
-    assert module(lambda *_: outcome, _ansible_diff=True)["diff"] == {"before": "a\n", "after": "b\n"}
-    assert "diff" not in module(lambda *_: Outcome(), _ansible_diff=True)
+    assert "diff" not in module(lambda *_unused: outcome)
+    assert module(lambda *_unused: outcome, _ansible_diff=True)["diff"] == {"before": "a\n", "after": "b\n"}
+    assert "diff" not in module(lambda *_unused: Outcome(), _ansible_diff=True)
 
 
 def test_an_expected_failure_is_its_message(module: Run) -> None:
-    def fail(_params: dict[str, Any], *_: Any) -> Outcome:
+    def fail(_params: dict[str, Any], *_unused: Any) -> Outcome:
         raise ServerError("no server at db1: start it")
 
     result = module(fail)
@@ -108,7 +108,7 @@ def test_an_expected_failure_is_its_message(module: Run) -> None:
 
 @pytest.mark.parametrize("verbosity", [0, 3])
 def test_a_bug_is_reported_by_type_and_place_and_without_the_text_of_the_exception(module: Run, verbosity: int) -> None:
-    def fail(params: dict[str, Any], *_: Any) -> Outcome:
+    def fail(params: dict[str, Any], *_unused: Any) -> Outcome:
         try:
             raise KeyError(params["login_password"])
         except KeyError as error:
@@ -131,14 +131,14 @@ def test_a_signal_asks_the_use_case_to_end(module: Run, number: int) -> None:
 
 
 def test_the_clock_of_a_use_case_is_utc(module: Run) -> None:
-    result = module(lambda _params, _check, clock, _: Outcome(report={"zone": clock().tzname()}))
+    result = module(lambda _params, _check, clock, _unused: Outcome(report={"zone": clock().tzname()}))
     assert result["zone"] == "UTC"
 
 
 def test_variables_of_libpq_do_not_reach_the_use_case(module: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGHOST", "elsewhere")
     seen = []
-    module(lambda *_: seen.append(os.environ.get("PGHOST")) or Outcome())
+    module(lambda *_unused: seen.append(os.environ.get("PGHOST")) or Outcome())
     assert seen == [None]
 
 
@@ -146,6 +146,6 @@ def test_a_required_option_is_asked_for_and_an_unknown_one_refused(
     module: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with patch_module_args({}), pytest.raises(SystemExit):
-        run(lambda *_: Outcome(), Repository)
+        run(lambda *_unused: Outcome(), Repository)
     assert "missing required arguments: repository" in json.loads(capsys.readouterr().out)["msg"]
-    assert "Unsupported parameters" in module(lambda *_: Outcome(), repositry="/srv")["msg"]
+    assert "Unsupported parameters" in module(lambda *_unused: Outcome(), repositry="/srv")["msg"]

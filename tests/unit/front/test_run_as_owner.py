@@ -62,5 +62,5 @@ def test_the_work_is_asked_to_end_when_the_module_is_ended(tmp_path: Path, numbe
     until(lambda: pid.exists() and pid.read_text().endswith("\n"), "the work has begun")
     module.send_signal(number)
     until((tmp_path / "ended").exists, "the work has ended")
-    said, _ = module.communicate(timeout=60)
+    said, _unused = module.communicate(timeout=60)
     assert said == ("" if number == signal.SIGKILL else f"{{'signal': {int(number)}}}\n")

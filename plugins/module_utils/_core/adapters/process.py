@@ -98,17 +98,21 @@ class Process:
         return _pipe(self.popen.stdout)
 
     def _listen(self) -> None:
-        for raw in _pipe(self.popen.stderr):
-            line = raw.decode("utf-8", "replace").rstrip()
-            self.last = line
-            if _TABLE.match(line):
-                self.tables += 1
-                continue
-            self.lines.append(line)
-            if _ERROR.match(line):
-                self.errors.append(line)
-            elif _WARNING.match(line):
-                self.warnings.append(line)
+        # Unbuffered, it would be read byte by byte, and a verbose pg_dump of many tables says many megabytes.
+        with open(_pipe(self.popen.stderr).fileno(), "rb", closefd=False) as stderr:
+            for raw in stderr:
+                self._hear(raw.decode("utf-8", "replace").rstrip())
+
+    def _hear(self, line: str) -> None:
+        self.last = line
+        if _TABLE.match(line):
+            self.tables += 1
+            return
+        self.lines.append(line)
+        if _ERROR.match(line):
+            self.errors.append(line)
+        elif _WARNING.match(line):
+            self.warnings.append(line)
 
     def ended(self, *, wait: bool = False) -> bool:
         """Return whether the program has ended. It is not reaped, so that its number, and its group's, stay its own."""

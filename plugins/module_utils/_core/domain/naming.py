@@ -30,6 +30,7 @@ STATE_NAME = "state.json"
 # bytes that file systems allow.
 MAX_ENCODED = 189
 MAX_SETBACK = timedelta(days=7)  # of a clock; what is dated further ahead was dated wrongly
+RUN_AHEAD = timedelta(minutes=1)  # how far names may be ahead of a clock that is right: several runs in one second
 
 _GLOBALS_STEM = "globals"
 _SECOND = timedelta(seconds=1)

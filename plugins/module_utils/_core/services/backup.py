@@ -142,7 +142,8 @@ def _password_file(connection: Connection) -> Iterator[tuple[int, ...]]:
 
 
 def _cluster_note(around: Surroundings, before: Mapping[Subject, Sequence[Backup]]) -> tuple[str, ...]:
-    future = [item for items in before.values() for item in items if item.created > around.clock()]
+    now = around.clock()
+    future = [item for items in before.values() for item in items if item.created - now > naming.RUN_AHEAD]
     if not future:
         return ()
     latest = max(future, key=lambda item: item.created)
@@ -260,6 +261,10 @@ def _write(
         with Processes(around.environment, around.cancellation, inherit) as processes:
             written = _dump(processes, around, work, target, reserve, progress)
         around.cancellation.check()
+        # After another run within the same second the name is a second ahead, and what is dated in the future is not
+        # counted. A clock that was set back is not waited for.
+        ahead = (created - clock()).total_seconds()
+        time.sleep(ahead if 0 < ahead <= 1 else 0)
         taken = publish(
             place,
             directory,

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from ..adapters import catalog, repository
 from ..adapters.observer import Observer
 from ..adapters.process import Cancellation
+from ..domain import naming
 from ..domain.backups import GLOBALS, Backup
 from ..domain.errors import DONE, RepositoryError
 from ..domain.job import policy_of
@@ -100,4 +102,11 @@ def run_job(
             raise
         names = []  # the repository is not there yet
     coming = [outcome.coming for outcome in taken.outcomes if outcome.coming]
-    return JobResult(name, taken, prune_job(job, names, check, clock, cancellation, coming))
+    ours = [*coming, *(outcome.backup for outcome in taken.outcomes if outcome.backup)]
+    now = clock()
+    latest = max((item.created for item in ours if item.created - now <= naming.RUN_AHEAD), default=now)
+
+    def not_before() -> datetime:  # to retention, what was just taken shall not be in the future
+        return max(clock(), latest)
+
+    return JobResult(name, taken, prune_job(job, names, check, not_before, cancellation, coming))

@@ -89,8 +89,15 @@ def fingerprint(kind: str, dump: DumpOptions, packed: ResolvedCompression, role_
 
 
 def resolve_compression(dump: DumpOptions, client: tools.Tools) -> ResolvedCompression:
-    """Given the options and the client, return how archives are compressed on this host; raise ToolError."""
-    return compression.resolve(dump.compression, dump.format, tools.inside_methods(client), tools.programs())
+    """Given the options and the client, return how archives are compressed on this host; raise ToolError.
+
+    Only the methods in question are probed: each costs the start of a program.
+    """
+    asked = ("zstd",) if dump.compression == "auto" else (dump.compression.partition(":")[0],)
+    inside = tools.inside_methods(client, tuple(method for method in asked if method != "none"))
+    if dump.compression == "auto" and not inside:
+        inside = tools.inside_methods(client, ("gzip",))
+    return compression.resolve(dump.compression, dump.format, inside, tools.programs())
 
 
 def plan_globals(around: Surroundings) -> Work:

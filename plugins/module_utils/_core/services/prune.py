@@ -63,7 +63,7 @@ class Pruned:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return which backups stay although the plan lets them go: a pin was set meanwhile, or something is damaged."""
-        failed = {database for database, _ in self.failures}
+        failed = {database for database, _unused in self.failures}
         return tuple(
             f"{backup.id} stays: it, or a newer backup, changed after the plan was made"
             for backup in (() if self.check else self.plan.deletions)
@@ -125,7 +125,7 @@ def prune(
         for found in catalog.scan(place, lambda instance, folder: folder_wanted(scope, instance, folder))
         if isinstance(found, Backup)
     ]
-    planned = plan([*backups, *coming], policy, max([now, *(backup.created for backup in coming)]))
+    planned = plan([*backups, *coming], policy, now)
     planned = replace(planned, decisions=tuple(item for item in planned.decisions if item.backup not in coming))
     if check:
         return Pruned(planned, (), (), True)

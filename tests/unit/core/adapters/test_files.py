@@ -83,7 +83,7 @@ def test_an_abandoned_sink_takes_nothing_more(tmp_path: Path) -> None:
 
 
 def test_the_reserve_is_watched_while_writing(tmp_path: Path) -> None:
-    free, _ = files.free_space(str(tmp_path))
+    free, _unused = files.free_space(str(tmp_path))
     sink = files.Sink(str(tmp_path / "file"), reserve=2 * free)
     sink.write(b"x" * 20 * MEGABYTE)  # it looks from time to time
     with pytest.raises(SpaceError, match="`reserve`"):

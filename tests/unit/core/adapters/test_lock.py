@@ -82,7 +82,7 @@ def test_a_lock_says_who_holds_it_and_is_free_afterwards(tmp_path: Path) -> None
     path = tmp_path / ".lock"
     check(path)
     assert not path.exists()
-    for _ in range(2):
+    for _unused in range(2):
         with hold(path) as fd:
             assert os.fstat(fd).st_ino == path.stat().st_ino
             owner = json.loads(path.read_text())

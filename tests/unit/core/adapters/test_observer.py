@@ -82,7 +82,7 @@ def closed_pipe() -> IO[str]:
 def test_a_reader_that_has_gone_does_not_end_the_run() -> None:
     stream = closed_pipe()
     observer = LineObserver(stream)
-    for _ in range(2):
+    for _unused in range(2):
         observer.finished(Outcome("a", "database", "fresh"))
     with pytest.raises(BrokenPipeError):
         stream.close()

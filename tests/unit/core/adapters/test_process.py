@@ -151,7 +151,7 @@ def test_arguments_are_no_shells_business(script: Script, tmp_path: Path) -> Non
 
 def test_a_secret_in_memory_is_read_by_the_program_that_gets_its_descriptor(script: Script) -> None:
     fd = process.memory_file("passfile", b"*:*:*:*:secret\n")
-    for _ in range(2):  # each reads it from its beginning
+    for _unused in range(2):  # each reads it from its beginning
         with Processes({"PATH": SEARCH_PATH}, Cancellation(), (fd,)) as run:
             assert run.start(script(f"cat /proc/self/fd/{fd}")).stdout.read() == b"*:*:*:*:secret\n"
     assert os.fstat(fd).st_mode & 0o777 == 0o600

@@ -17,7 +17,7 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.quantit
 
 CLASSES = [
     cls
-    for _, cls in inspect.getmembers(model, inspect.isclass)
+    for _unused, cls in inspect.getmembers(model, inspect.isclass)
     if cls.__module__ == model.__name__ and dataclasses.is_dataclass(cls) and cls is not model.Option
 ]
 KINDS = {"str", "int", "bool", "list", "path", "duration", "size", "time", "password"}

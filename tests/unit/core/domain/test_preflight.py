@@ -45,7 +45,7 @@ def test_hidden_rows_are_an_error_that_names_five_tables_and_the_remedy() -> Non
 
 def test_missing_privileges_are_errors() -> None:
     obstacles = replace(NOTHING, no_select=("public.a",), no_usage=("secret",))
-    errors, _ = preflight.preflight_problems(SERVER, DATABASE, obstacles, Matches())
+    errors, _unused = preflight.preflight_problems(SERVER, DATABASE, obstacles, Matches())
     assert [error.split(":")[0] for error in errors] == [
         "role 'backup' has no USAGE on schema secret", "role 'backup' may not read public.a",
     ]  # fmt: skip
@@ -57,7 +57,7 @@ def test_missing_privileges_are_errors() -> None:
 def test_unreadable_large_objects_are_an_error_with_the_remedy_of_the_version(version: int, remedy: str) -> None:
     server = replace(SERVER, version_num=version)
     obstacles = replace(NOTHING, large_objects=2)
-    (error,), _ = preflight.preflight_problems(server, DATABASE, obstacles, Matches())
+    (error,), _unused = preflight.preflight_problems(server, DATABASE, obstacles, Matches())
     assert "may not read 2 large objects" in error
     assert remedy in error
     assert preflight.preflight_problems(server, DATABASE, obstacles, PARTIAL) == ((), ())
@@ -65,13 +65,13 @@ def test_unreadable_large_objects_are_an_error_with_the_remedy_of_the_version(ve
 
 def test_subscriptions_are_a_warning_for_who_cannot_dump_them() -> None:
     database = replace(DATABASE, subscriptions=1)
-    _, warnings = preflight.preflight_problems(SERVER, database, NOTHING, Matches())
+    _unused, warnings = preflight.preflight_problems(SERVER, database, NOTHING, Matches())
     assert warnings == ("1 subscriptions are not dumped, because role 'backup' is not a superuser",)
     assert preflight.preflight_problems(ROOT, database, NOTHING, Matches()) == ((), ())
 
 
 def test_more_tables_than_locks_are_a_warning() -> None:
-    _, (warning,) = preflight.preflight_problems(ROOT, DATABASE, replace(NOTHING, tables=6000), Matches())
+    _unused, (warning,) = preflight.preflight_problems(ROOT, DATABASE, replace(NOTHING, tables=6000), Matches())
     assert "6000 tables" in warning
     assert "max_locks_per_transaction" in warning
 

@@ -124,7 +124,7 @@ def test_runs_that_max_deletions_brakes_end_where_one_without_it_does(
     backups, now = history
     remaining: tuple[Backup, ...] = tuple(backups)
     braked = replace(policy, max_deletions=limit)
-    for _ in range(len(backups) // limit + 1):
+    for _unused in range(len(backups) // limit + 1):
         remaining = plan(remaining, braked, now).kept
     assert ids(remaining) == ids(plan(backups, policy, now).kept)
 

@@ -106,8 +106,10 @@ def test_backups_are_listed_with_what_is_remarkable() -> None:
     assert text.backup_lines(backups, NOW) == [
         "DATABASE       BACKUP                                 AGE      SIZE    TOOK  FORMAT  COMPRESSION  REMARKS",
         "main/shop      shop_2025-11-06_14-30-00     in the future    1.0 kB    4.0s  custom  zstd:1",
-        "main/shop      shop_2025-11-05_02-30-00               12h  183.4 MB  1m 15s  custom  zstd:1       verified 2025-11-05T14:30:00Z, copies nas s3",
-        "main/shop      shop_2025-11-03_14-30-00                2d    1.0 kB    4.0s  custom  zstd:1       partial, label nightly, pinned until 2025-11-06T14:30:00Z",
+        "main/shop      shop_2025-11-05_02-30-00               12h  183.4 MB  1m 15s  custom  zstd:1       "
+        "verified 2025-11-05T14:30:00Z, copies nas s3",
+        "main/shop      shop_2025-11-03_14-30-00                2d    1.0 kB    4.0s  custom  zstd:1       "
+        "partial, label nightly, pinned until 2025-11-06T14:30:00Z",
         "main/shop      shop_2025-11-02_14-30-00                3d    1.0 kB    4.0s  custom  zstd:1",
         "main/@globals  globals_2025-11-01_14-30-00             4d    1.0 kB    4.0s  plain   none         pinned",
         "main/shop      shop_2025-10-31_14-30-00                5d    1.0 kB    4.0s  custom  zstd:1       DAMAGED: shop_2025-10-31_14-30-00.dump is missing",
