@@ -18,6 +18,7 @@ in_venv := PATH="$(CURDIR)/.venv/bin:$$PATH"
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache/collections:$(CURDIR)/.cache/content
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 export LC_ALL := C.UTF-8
+export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.cache/hypothesis
 export PYTHON
 
 # Continuous integration as root can run every test, so there a skipped test is a failure.

@@ -62,6 +62,14 @@ def _server(source: str) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def _usual_umask() -> Iterator[None]:
+    """The umask of an ordinary user: the engine narrows that of its process, which in a test of it is ours."""
+    old = os.umask(0o022)
+    yield
+    os.umask(old)
+
+
 @pytest.fixture
 def fresh_database() -> Iterator[Callable[..., str]]:
     """Return a function: given a server, and perhaps any name, create that empty database and return its name.

@@ -4,22 +4,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.adapters import repository
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.errors import RepositoryError
-
-
-@pytest.fixture(autouse=True)
-def _umask() -> Iterator[None]:
-    """The umask of the tests, which `enter` changes."""
-    old = os.umask(0o022)
-    yield
-    os.umask(old)
 
 
 def refusal(path: Path | str, create: bool = True) -> str:
