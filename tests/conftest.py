@@ -54,6 +54,18 @@ def zstd_server() -> Iterator[Server]:
     yield from _server(CELERP)
 
 
+@pytest.fixture(scope="session")
+def lone_debian_server() -> Iterator[Server]:
+    """As debian_server, for tests of whole instances: no other test leaves anything in it."""
+    yield from _server(DEBIAN)
+
+
+@pytest.fixture(scope="session")
+def lone_zstd_server() -> Iterator[Server]:
+    """As zstd_server, for tests of whole instances: no other test leaves anything in it."""
+    yield from _server(CELERP)
+
+
 def _server(source: str) -> Iterator[Server]:
     installation = find_installation(source)
     if installation is None:

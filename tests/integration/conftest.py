@@ -58,15 +58,21 @@ def program() -> Iterator[Path]:
 
 
 @pytest.fixture
-def keeper(program: Path, zstd_server: Server, tmp_path: Path) -> Keeper:
+def keeper(program: Path, lone_zstd_server: Server, tmp_path: Path) -> Keeper:
     """The command, the server whose pg_dump does everything itself, and a place for a repository."""
+    return Keeper(program, lone_zstd_server, tmp_path / "repository")
+
+
+@pytest.fixture
+def sample_keeper(program: Path, zstd_server: Server, samples: dict[str, str], tmp_path: Path) -> Keeper:
+    """The command, a server with the sample database and whatever else other tests left there, and a place."""
     return Keeper(program, zstd_server, tmp_path / "repository")
 
 
 @pytest.fixture
-def debian_keeper(program: Path, debian_server: Server, tmp_path: Path) -> Keeper:
+def debian_keeper(program: Path, lone_debian_server: Server, tmp_path: Path) -> Keeper:
     """The command, the server whose archives are compressed by a program of their own, and a place for a repository."""
-    return Keeper(program, debian_server, tmp_path / "repository")
+    return Keeper(program, lone_debian_server, tmp_path / "repository")
 
 
 @pytest.fixture(scope="session")

@@ -22,9 +22,9 @@ from tests.postgres import Server
 
 
 @pytest.fixture(scope="module")
-def original(program: Path, zstd_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Keeper:
+def original(program: Path, lone_zstd_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Keeper:
     """A repository with three backups, which tests copy."""
-    keeper = Keeper(program, zstd_server, tmp_path_factory.mktemp("original") / "repository")
+    keeper = Keeper(program, lone_zstd_server, tmp_path_factory.mktemp("original") / "repository")
     assert [keeper.backup("--label=x").code for _unused in range(3)] == [0, 0, 0]
     return keeper
 

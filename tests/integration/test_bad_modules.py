@@ -79,7 +79,7 @@ def test_names_that_look_like_templates_and_worse_are_only_names(keeper: Keeper,
 
 
 def test_every_failure_is_told_in_msg(
-    keeper: Keeper, debian_server: Server, tmp_path: Path, fresh_database: Any
+    keeper: Keeper, lone_debian_server: Server, tmp_path: Path, fresh_database: Any
 ) -> None:
     name = fresh_database(keeper.server)
     keeper.server.psql("CREATE TABLE t AS SELECT 1 AS a", name)
@@ -101,7 +101,7 @@ def test_every_failure_is_told_in_msg(
             ("pg_backup_prune", place),
             ("pg_backup", options(keeper, repository=str(tmp_path / "link"))),
             ("pg_backup", options(keeper, login_port=1)),
-            ("pg_backup", options(keeper, bin_dir=str(debian_server.bindir))),
+            ("pg_backup", options(keeper, bin_dir=str(lone_debian_server.bindir))),
             ("pg_backup", options(keeper, databases=["nosuch", "postgres"])),
             ("pg_backup", options(keeper, include=["("])),
             ("pg_backup", options(keeper, login_password="new\nline")),

@@ -36,9 +36,9 @@ assert set(_CHOSEN) <= set(HOSTILE_NAMES)
 
 
 @pytest.fixture(scope="module")
-def hostile(debian_server: Server) -> Iterator[Server]:
+def hostile(lone_debian_server: Server) -> Iterator[Server]:
     """A server of its own, with a database of every hostile name, in each a row with its own name."""
-    with Server(Installation(debian_server.major, debian_server.bindir, debian_server.source)) as server:
+    with Server(Installation(lone_debian_server.major, lone_debian_server.bindir, lone_debian_server.source)) as server:
         for name in _NAMES:
             literal = "'" + name.encode().hex() + "'"
             server.psql(f"CREATE DATABASE {quote_identifier(name)} STRATEGY file_copy")

@@ -35,19 +35,19 @@ MakeRole = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def large(zstd_server: Server) -> Iterator[str]:
+def large(lone_zstd_server: Server) -> Iterator[str]:
     """A database whose dump takes long enough to do something to it."""
-    zstd_server.psql("CREATE DATABASE large")
+    lone_zstd_server.psql("CREATE DATABASE large")
     random = "md5(i::text) || md5((i * 7)::text) || md5((i * 13)::text) || md5((i * 29)::text)"
-    zstd_server.psql(f"CREATE TABLE big AS SELECT i, {random} FROM generate_series(1, 500000) i", "large")
+    lone_zstd_server.psql(f"CREATE TABLE big AS SELECT i, {random} FROM generate_series(1, 500000) i", "large")
     yield "large"
-    zstd_server.psql("DROP DATABASE large WITH (FORCE)")
+    lone_zstd_server.psql("DROP DATABASE large WITH (FORCE)")
 
 
 @pytest.fixture
-def own_server(zstd_server: Server) -> Iterator[Server]:
+def own_server(lone_zstd_server: Server) -> Iterator[Server]:
     """A server that a test may kill."""
-    with Server(Installation(zstd_server.major, zstd_server.bindir, zstd_server.source)) as server:
+    with Server(Installation(lone_zstd_server.major, lone_zstd_server.bindir, lone_zstd_server.source)) as server:
         server.psql("CREATE TABLE t AS SELECT 1 AS a")
         yield server
 
@@ -184,13 +184,17 @@ def test_a_terminated_backend_costs_only_that_dump(keeper: Keeper, large: str) -
 
 
 def test_a_server_newer_than_every_client_names_both_versions_and_the_package(
-    keeper: Keeper, debian_server: Server
+    keeper: Keeper, lone_debian_server: Server
 ) -> None:
-    done = keeper.backup(f"--bin-dir={debian_server.bindir}")
+    done = keeper.backup(f"--bin-dir={lone_debian_server.bindir}")
     assert done.code == 1
     major = keeper.server.major
     one_message(
-        done, f"the server has version {major}", f"is {debian_server.major}.", f"postgresql-client-{major}", "bin_dir"
+        done,
+        f"the server has version {major}",
+        f"is {lone_debian_server.major}.",
+        f"postgresql-client-{major}",
+        "bin_dir",
     )
     assert_untouched(keeper.repository, {})
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -86,16 +85,19 @@ def test_names_do_not_know_of_summer_time(keeper: Keeper) -> None:
     assert hours <= {"00", "01"}  # UTC, whichever of the two half past twos was meant
 
 
-def test_two_runs_in_one_second_have_two_names_whatever_became_of_the_first(keeper: Keeper) -> None:
-    frozen = ("faketime", "-f", "@2024-05-05 05:05:05")
-    moment = {"TZ": "UTC", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    assert keeper.backup("postgres", prefix=frozen, env=moment).code == 0
-    (first,) = manifests(keeper.repository)
-    (first / "manifest.json").write_text("garbage")
-    assert keeper.backup("postgres", prefix=frozen, env=moment).code == 0
-    shutil.rmtree(first)
-    (second,) = manifests(keeper.repository)
-    assert second.name > first.name
+def test_something_that_has_the_name_of_the_next_backup_is_in_nobodys_way(keeper: Keeper) -> None:
+    assert keeper.backup("postgres").code == 0
+    now = datetime.now(timezone.utc)
+    strangers = [
+        keeper.repository / "main/postgres" / f"postgres_{now + timedelta(seconds=ahead):%Y-%m-%d_%H-%M-%S}"
+        for ahead in range(2, 60)
+    ]
+    for path in strangers:
+        path.mkdir()
+    before = snapshot(keeper.repository)
+    assert keeper.backup("postgres", prefix=at("+10 seconds")).code == 0
+    assert_untouched(keeper.repository, before, new=1)
+    assert all(path.is_dir() and not list(path.iterdir()) for path in strangers)
 
 
 # --- the environment ---

@@ -45,9 +45,15 @@ NewDatabase = Callable[..., str]
 NewRole = Callable[..., str]
 
 
+@pytest.fixture
+def keeper(sample_keeper: Keeper) -> Keeper:
+    """Every server has the database `sample`."""
+    return sample_keeper
+
+
 @pytest.fixture(autouse=True)
 def _sample(samples: dict[str, str]) -> None:
-    """Every server has the database `sample`."""
+    """Every server has it, also those that a test asks for by itself."""
 
 
 def returned(module: str) -> dict[str, Any]:

@@ -90,7 +90,9 @@ def make_job(keeper: Keeper, directory: Path, form: str, **options: object) -> J
 @pytest.fixture(scope="module", params=["custom", "directory", "external"])
 def job(request: pytest.FixtureRequest, program: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A job for each way in which archives come about: one process, files of pg_dump's own, a compressor behind it."""
-    server: Server = request.getfixturevalue("debian_server" if request.param == "external" else "zstd_server")
+    server: Server = request.getfixturevalue(
+        "lone_debian_server" if request.param == "external" else "lone_zstd_server"
+    )
     directory = tmp_path_factory.mktemp("crash")
     keeper = Keeper(program, server, directory / "repository")
     more = {"format": "directory", "jobs": 2} if request.param == "directory" else {}
@@ -198,7 +200,9 @@ def test_a_write_that_is_lost_without_an_error_is_found_before_the_backup_counts
 @pytest.fixture(scope="module", params=["custom", "directory", "external"])
 def large(request: pytest.FixtureRequest, program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keeper]:
     """A database that takes a while, and a backup of it with one small and then one large table."""
-    server: Server = request.getfixturevalue("debian_server" if request.param == "external" else "zstd_server")
+    server: Server = request.getfixturevalue(
+        "lone_debian_server" if request.param == "external" else "lone_zstd_server"
+    )
     server.psql("CREATE DATABASE crash_large")
     text = "md5(i::text) || md5((i * 7)::text) || md5((i * 13)::text)"
     server.psql(f"CREATE TABLE big AS SELECT i, {text} FROM generate_series(1, 400000) i", "crash_large")

@@ -123,21 +123,21 @@ def test_first_run_backs_up_every_database_and_the_globals(demo: Demo, first_out
 
 
 def test_pruning_explains_itself_and_does_what_it_said(demo: Demo, first_output: str) -> None:
-    doomed = re.findall(r"^-DELETE  (\S+) .*  keep_last 2 exceeded: 3rd newest$", first_output, re.MULTILINE)
-    assert sorted(name.rpartition("/")[0] for name in doomed) == ["demo/@globals", "demo/shop"]
+    doomed = re.findall(r"^-DELETE  (\S+) +(\S+) .*  keep_last 2 exceeded: 3rd newest$", first_output, re.MULTILINE)
+    assert sorted(database for database, _name in doomed) == ["demo/@globals", "demo/shop"]
     kept = demo.backups()
-    assert not {item["id"] for item in kept} & set(doomed)
+    assert not {item["id"].rpartition("/")[2] for item in kept} & {name for _database, name in doomed}
     labels = [item["label"] for item in kept if item["database"] == "shop"]
     assert labels == ["after-deployment", "before-deployment"]
 
 
 def test_closing_says_where_the_files_are_how_large_how_long_and_why(demo: Demo, first_output: str) -> None:
     closing = first_output.partition("The backups are in ")[2]
-    assert closing.startswith(f"{demo.directory}/backups:\nBACKUP ")
+    assert closing.startswith(f"{demo.directory}/backups:\nDATABASE ")
     for item in demo.backups():
-        name = re.escape(str(item["id"]))
-        assert re.search(rf"^{name} .* [0-9.]+ k?M?B  +[0-9.]+s  ", closing, re.MULTILINE)
-        assert re.search(rf"^keep +{name} .* keep_last 2: (newest|2nd newest)$", closing, re.MULTILINE)
+        name = re.escape(str(item["id"]).rpartition("/")[2])
+        assert re.search(rf"^demo/.* {name} .* [0-9.]+ k?M?B  +[0-9.]+s  ", closing, re.MULTILINE)
+        assert re.search(rf"^keep +demo/.* {name} .* keep_last 2: (newest|2nd newest)$", closing, re.MULTILINE)
 
 
 def test_commands_to_go_on_with_work_when_pasted(first_output: str, tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ def used_pages(directory: Path) -> int:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def data(debian_server: object, zstd_server: object) -> None:
-    for server in (debian_server, zstd_server):
+def data(lone_debian_server: object, lone_zstd_server: object) -> None:
+    for server in (lone_debian_server, lone_zstd_server):
         server.psql("CREATE TABLE full_disk AS SELECT i, md5(i::text) FROM generate_series(1, 1500) i")  # type: ignore[attr-defined]
 
 
