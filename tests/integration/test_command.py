@@ -39,6 +39,7 @@ from tests.keeper import (
     until,
     write_job,
 )
+from tests.postgres import Server
 
 COMMANDS = ("backup", "list", "stats", "prune", "run", "adopt", "check-config")
 NewDatabase = Callable[..., str]
@@ -49,6 +50,12 @@ NewRole = Callable[..., str]
 def keeper(sample_keeper: Keeper) -> Keeper:
     """Every server has the database `sample`."""
     return sample_keeper
+
+
+@pytest.fixture
+def debian_keeper(program: Path, debian_server: Server, tmp_path: Path) -> Keeper:
+    """The same with the distribution's server."""
+    return Keeper(program, debian_server, tmp_path / "repository")
 
 
 @pytest.fixture(autouse=True)
