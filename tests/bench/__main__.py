@@ -205,8 +205,9 @@ def _machine() -> str:
 def _row(name: str, runs: Sequence[Run], against: Sequence[Run]) -> str:
     first = runs[0]
     size = f"{first.size / 1e6:.0f}" if first.size else "-"
+    cell = name.replace("|", "\\|")
     return (
-        f"| {name.replace('|', chr(92) + '|')} | {median([run.wall for run in runs]):.2f} | {median([run.cpu for run in runs]):.2f} | {size} |"
+        f"| {cell} | {median([run.wall for run in runs]):.2f} | {median([run.cpu for run in runs]):.2f} | {size} |"
         f" {max(run.memory for run in runs) / 1e6:.0f} | {ratio(against, runs)} |"
     )
 
