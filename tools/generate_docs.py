@@ -45,6 +45,9 @@ FRAGMENTS = (
     model.Policy,
     model.ListingOptions,
     model.PruneOptions,
+    model.VerifyOptions,
+    model.Choice,
+    model.RestoreOptions,
 )
 ANSIBLE_TYPES = {"duration": "str", "size": "str", "time": "str", "password": "str"}
 

@@ -20,6 +20,7 @@ has_venv() { ! command -v "$python" || "$python" -c 'import ensurepip'; }
 
 has_libpq() { compgen -G '/usr/lib/*/libpq.so.5'; }
 
+need bubblewrap command -v bwrap
 need postgresql has_server
 need libpq5 has_libpq
 need faketime command -v faketime

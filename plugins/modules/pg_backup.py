@@ -179,7 +179,7 @@ backups:
       returned: always
       sample: shop
     status:
-      description: V(complete) where every file is there at its recorded size, V(damaged) otherwise.
+      description: V(complete) where every file is there at its recorded size and no verification failed, else V(damaged).
       type: str
       returned: always
       sample: complete
@@ -254,15 +254,45 @@ backups:
           returned: always
           sample: "2026-01-01T00:00:00Z"
     verified:
-      description: Time of the newest successful verification (UTC), or V(null).
+      description: When it last passed its highest level of verification (UTC), or V(null).
       type: str
       returned: always
       sample: "2025-11-06T03:00:00Z"
     verified_level:
-      description: What that verification did. V(checksum), V(archive), V(restore) or V(null).
+      description: That level. V(checksum), V(archive), V(restore) or V(null).
       type: str
       returned: always
       sample: restore
+    levels:
+      description: When it last passed each level (UTC). A failure empties it.
+      type: dict
+      returned: always
+      sample: {checksum: "2025-11-06T03:00:00Z", archive: "2025-11-06T03:00:00Z"}
+    failure:
+      description: What the newest verification found wrong, V(null) where it found nothing.
+      type: dict
+      returned: always
+      contains:
+        at:
+          description: When (UTC).
+          type: str
+          returned: always
+          sample: "2025-11-06T03:00:00Z"
+        level:
+          description: Level of the verification.
+          type: str
+          returned: always
+          sample: checksum
+        kind:
+          description: V(missing), V(truncated), V(altered), V(unreadable) or V(differs).
+          type: str
+          returned: always
+          sample: altered
+        problem:
+          description: What it is, in words.
+          type: str
+          returned: always
+          sample: "shop_2025-11-05_14-30-00.dump was altered: its SHA-256 is not the manifest's"
     copies:
       description: Targets that hold a copy which was checked and found good.
       type: list

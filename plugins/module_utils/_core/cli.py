@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 # Note that this module util is **PRIVATE** to the collection.
-"""The command `pgkeep`: the modules' services for cron and for people. The only place that prints and exits."""
+"""The command `pgkeep`: the modules' services for cron and for people. The only place that exits."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ import argparse
 import contextlib
 import hashlib
 import io
-import json
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Callable, TextIO
+from typing import Any, Callable
 
+from . import console
 from .adapters.process import Cancellation, scrub_environment
 from .domain.errors import DONE, ConfigurationError, Interrupted, PgkeepError
 from .domain.model import (
     CONFIG_DIRECTORY,
     AdoptOptions,
+    Choice,
     Connection,
     DumpOptions,
     Filter,
@@ -33,26 +34,27 @@ from .domain.model import (
     Policy,
     PruneOptions,
     Repository,
+    RestoreOptions,
     RunOptions,
     Scope,
     Selection,
+    VerifyOptions,
     options_of,
 )
 from .domain.text import backup_lines, plan_lines, printable, statistics_lines, table
 from .domain.version import VERSION
 
-if TYPE_CHECKING:
-    from .adapters.observer import Observer
-
 # The rest is imported by the command that needs it: the zip holds no compiled code, so what is not used is not free.
 Raw = dict[str, Any]
-DESCRIPTION = "Backups of PostgreSQL databases that are known to be complete: take, list, count, prune."
+DESCRIPTION = (
+    "Backups of PostgreSQL databases that are known to be complete: take, list, count, prune, verify, restore."
+)
 EPILOG = (
     "Exit status: 0 done, 1 failed, 2 usage or configuration, 3 another run holds the lock, 4 some databases failed and"
     " the others are done."
 )
 # One name can belong to several classes; it is one option of the command, and the positional arguments have their own.
-_POSITIONAL = {"databases"}
+_POSITIONAL = {"databases", "database"}
 _ADOPT_RUN = {name: item for name, item in options_of(RunOptions).items() if name not in ("max_age", "parallel")}
 
 
@@ -123,6 +125,17 @@ def _parser() -> argparse.ArgumentParser:
     prune.add_argument("--dry-run", **dry_run)
     _add_options(prune, Repository, Scope, Policy, PruneOptions)
 
+    verify = _add_command(commands, "verify", "Verify backups; what is found is kept with each and shown by list.")
+    verify.add_argument("databases", help="Only backups of these databases; @globals means the globals.", **databases)
+    verify.add_argument("--dry-run", **dry_run)
+    _add_options(verify, Repository, Filter, VerifyOptions)
+
+    restore = _add_command(commands, "restore", "Restore a database from a backup.")
+    restore.add_argument("database", nargs="?", metavar="DATABASE", default=argparse.SUPPRESS, help="As backed up.")
+    restore.add_argument("--list", action="store_true", help="Only print what is in the backup's archive.")
+    restore.add_argument("--dry-run", **dry_run)
+    _add_options(restore, Choice, RestoreOptions, Connection)
+
     run = _add_command(commands, "run", "Run a job: back up, then prune.", job=False)
     run.add_argument("job", metavar="JOB", help="Name of the job.")
     run.add_argument("--dry-run", **dry_run)
@@ -130,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     adopt = _add_command(commands, "adopt", "Take over dumps that another tool made.")
     adopt.add_argument("paths", nargs="+", metavar="PATH", help="A dump, or a directory that is searched for dumps.")
     adopt.add_argument("--dry-run", **dry_run)
+    _add_option(adopt, "database", options_of(AdoptOptions)["database"])
     _add_options(adopt, Location, AdoptOptions, _ADOPT_RUN)
 
     check = _add_command(commands, "check-config", "Check configuration files.", job=False)
@@ -142,89 +156,15 @@ def _parser() -> argparse.ArgumentParser:
 # --- what each command does: given its options, return the exit code ---
 
 
-def _defaults(arguments: Raw) -> Raw:
-    """Given the command line, return the job it names, or the defaults of the configuration where there is one."""
-    directory = arguments["config_dir"]
-    if not arguments.get("job") and not os.path.isdir(directory):
-        return {}
-    from .adapters import config
-
-    if arguments.get("job"):
-        return config.load_job(directory, arguments["job"])
-    return config.load_defaults(directory)
-
-
-def _repository(arguments: Raw, options: Raw) -> Raw:
-    """Given the options of a reading command, return them with the repository of the jobs where none was named."""
-    directory = arguments["config_dir"]
-    if options.get("repository") or arguments.get("job") or not os.path.isdir(directory):
-        return options
-    from .adapters import config
-
-    places = sorted({job["repository"] for job in config.load_all(directory).values()})
-    if len(places) > 1:
-        raise ConfigurationError(
-            f"the jobs have several repositories ({', '.join(places)}): give --repository or --job"
-        )
-    return {**options, **({"repository": places[0]} if places else {})}
-
-
-def _given(arguments: Raw) -> Raw:
-    own = ("command", "config_dir", "json", "job", "dry_run", "limit", "paths", "path", "version")
-    return {name: value for name, value in arguments.items() if name not in own and value != []}
-
-
-def _options(arguments: Raw, only: Sequence[str] = ()) -> Raw:
-    """Given the command line, return the options in force; of the configuration only some, where some are named."""
-    configured = _defaults(arguments)
-    return {**{name: value for name, value in configured.items() if not only or name in only}, **_given(arguments)}
-
-
-def _observer(arguments: Raw) -> Observer:
-    import shutil
-
-    from .adapters.observer import LineObserver, Observer, TerminalObserver
-
-    if arguments["json"]:
-        return Observer()
-    if sys.stdout.isatty():
-        return TerminalObserver(sys.stdout, shutil.get_terminal_size().columns)
-    return LineObserver(sys.stdout)
-
-
-def _write(stream: TextIO, *lines: str) -> None:
-    try:
-        stream.write("".join(f"{line}\n" for line in lines))
-        stream.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        # `pgkeep list | head`: what was done stays done, and its exit code counts. A full disk is another matter.
-        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
-            raise PgkeepError(f"the output cannot be written: {error.strerror}; what was done is done") from None
-
-
-def _print_json(document: Any) -> None:
-    _write(sys.stdout, json.dumps(document, indent=1, ensure_ascii=True))
-
-
-def _warn(texts: Sequence[str]) -> None:
-    for text in texts:
-        _write(sys.stderr, f"pgkeep: warning: {printable(text)}")
-
-
-def _error(text: str) -> None:
-    _write(sys.stderr, f"pgkeep: error: {printable(text)}")
-
-
 def _backup(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
     from .services.backup import backup
 
-    options = _options(arguments)
+    options = console.options(arguments)
     if arguments.get("databases"):
         options.pop("include", None)  # the job's; names on the command line are more exact
-    result = backup(options, arguments["dry_run"], clock, cancellation, _observer(arguments))
+    result = backup(options, arguments["dry_run"], clock, cancellation, console.observer(arguments))
     if arguments["json"]:
-        _print_json(result.to_json())
+        console.print_json(result.to_json())
     else:
         _report_backup(result, arguments["dry_run"])
     _report_problems(result, arguments)
@@ -234,36 +174,38 @@ def _backup(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancell
 def _report_backup(result: Any, dry_run: bool) -> None:
     if dry_run:
         rows = [(item.database, item.status, item.message) for item in result.outcomes]
-        _write(sys.stdout, *table(("DATABASE", "STATUS", "WHAT"), rows))
+        console.write(sys.stdout, *table(("DATABASE", "STATUS", "WHAT"), rows))
     for database, reason in result.skipped:
-        _write(sys.stdout, f"{printable(database)}: skipped, {reason}")
+        console.write(sys.stdout, f"{printable(database)}: skipped, {reason}")
     if result.new and len(result.new) < len(result.outcomes):
-        _write(sys.stdout, f"new databases: {', '.join(map(printable, result.new))}")
+        console.write(sys.stdout, f"new databases: {', '.join(map(printable, result.new))}")
 
 
 def _report_problems(result: Any, arguments: Raw) -> None:
     # An observer that writes lines has written the warnings of each database beside its line.
     told = not arguments["dry_run"] and not arguments["json"]
-    _warn(result.run_warnings if told else result.warnings)
+    console.warn(result.run_warnings if told else result.warnings)
     for outcome in result.bad:
-        _error(f"{outcome.database}: {outcome.message}")
+        console.error(f"{outcome.database}: {outcome.message}")
 
 
 def _list(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
     from .services.listing import listing
 
-    listed = listing(_repository(arguments, _options(arguments, ("repository",))), False, clock, cancellation)
+    listed = listing(
+        console.repository(arguments, console.options(arguments, ("repository",))), False, clock, cancellation
+    )
     shown = listed.backups[: arguments["limit"]]
     if arguments["json"]:
-        _print_json(listed.to_json(shown))
+        console.print_json(listed.to_json(shown))
     else:
-        _write(sys.stdout, *backup_lines(shown, listed.now))
+        console.write(sys.stdout, *backup_lines(shown, listed.now))
         if listed.show_foreign and listed.foreign:
             rows = [(item.path, item.reason) for item in listed.foreign]
-            _write(sys.stdout, "", *table(("NOT A BACKUP", "REASON"), rows))
-    _warn(listed.warnings)
+            console.write(sys.stdout, "", *table(("NOT A BACKUP", "REASON"), rows))
+    console.warn(listed.warnings)
     if listed.failed:
-        _error(listed.message)
+        console.error(listed.message)
     return listed.exit_code
 
 
@@ -271,16 +213,16 @@ def _stats(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancella
     from .services.job import with_policy
     from .services.listing import listing
 
-    configured = _defaults(arguments)
+    configured = console.defaults(arguments)
     if arguments.get("job"):
         configured = with_policy(configured)
     policy = {name: value for name, value in configured.items() if name in options_of(Policy) or name == "repository"}
-    listed = listing(_repository(arguments, {**policy, **_given(arguments)}), False, clock, cancellation)
+    listed = listing(console.repository(arguments, {**policy, **console.given(arguments)}), False, clock, cancellation)
     if arguments["json"]:
-        _print_json(listed.to_json(()))
+        console.print_json(listed.to_json(()))
     else:
-        _write(sys.stdout, *statistics_lines(listed.statistics(), listed.policy))
-    _warn(listed.warnings)
+        console.write(sys.stdout, *statistics_lines(listed.statistics(), listed.policy))
+    console.warn(listed.warnings)
     return DONE
 
 
@@ -290,11 +232,11 @@ def _prune(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancella
 
     check = arguments["dry_run"]
     if arguments.get("job"):
-        job = {**_defaults(arguments), **_given(arguments)}
-        names = arguments.get("databases") or covered(_defaults(arguments))
+        job = {**console.defaults(arguments), **console.given(arguments)}
+        names = arguments.get("databases") or covered(console.defaults(arguments))
         pruned = prune_job(job, names, check, clock, cancellation)
     else:
-        pruned = prune(_options(arguments, (*options_of(Policy), "repository")), check, clock, cancellation)
+        pruned = prune(console.options(arguments, (*options_of(Policy), "repository")), check, clock, cancellation)
     return _report_prune(pruned, arguments["json"])
 
 
@@ -302,14 +244,14 @@ def _report_prune(pruned: Any, as_json: bool) -> int:
     from .services.prune import summary
 
     if as_json:
-        _print_json(pruned.to_json())
+        console.print_json(pruned.to_json())
     else:
-        _write(sys.stdout, *plan_lines(pruned.plan))
+        console.write(sys.stdout, *plan_lines(pruned.plan))
         if not pruned.check:
-            _write(sys.stdout, summary(pruned))
-    _warn(pruned.warnings)
+            console.write(sys.stdout, summary(pruned))
+    console.warn(pruned.warnings)
     for database, text in pruned.failures:
-        _error(f"{database}: {text}")
+        console.error(f"{database}: {text}")
     code: int = pruned.exit_code
     return code
 
@@ -320,20 +262,20 @@ def _run(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellati
     from .services.prune import summary
 
     job = config.load_job(arguments["config_dir"], arguments["job"])
-    result = run_job(arguments["job"], job, arguments["dry_run"], clock, cancellation, _observer(arguments))
+    result = run_job(arguments["job"], job, arguments["dry_run"], clock, cancellation, console.observer(arguments))
     if arguments["json"]:
-        _print_json(result.to_json())
+        console.print_json(result.to_json())
     else:
         _report_backup(result.backup, arguments["dry_run"])
         if arguments["dry_run"]:
-            _write(sys.stdout, *plan_lines(result.pruned.plan))
+            console.write(sys.stdout, *plan_lines(result.pruned.plan))
         else:
-            _write(sys.stdout, *(f"deleted {printable(backup.id)}" for backup in result.pruned.deleted))
-            _write(sys.stdout, summary(result.pruned))
+            console.write(sys.stdout, *(f"deleted {printable(backup.id)}" for backup in result.pruned.deleted))
+            console.write(sys.stdout, summary(result.pruned))
     _report_problems(result.backup, arguments)
-    _warn(result.pruned.warnings)
+    console.warn(result.pruned.warnings)
     for database, text in result.pruned.failures:
-        _error(f"{database}: {text}")
+        console.error(f"{database}: {text}")
     return result.exit_code
 
 
@@ -341,13 +283,25 @@ def _adopt(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancella
     from .services.adopt import adopt
 
     only = ("repository", "instance", "bin_dir", "reserve")
-    options = _options(arguments, only)
-    result = adopt(options, arguments["paths"], arguments["dry_run"], clock, cancellation, _observer(arguments))
+    options = console.options(arguments, only)
+    result = adopt(options, arguments["paths"], arguments["dry_run"], clock, cancellation, console.observer(arguments))
     if arguments["json"]:
-        _print_json(result.to_json())
+        console.print_json(result.to_json())
     for outcome in result.bad:
-        _error(f"{outcome.database}: {outcome.message}")
+        console.error(f"{outcome.database}: {outcome.message}")
     return result.exit_code
+
+
+def _verify(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
+    from .recovery import verify
+
+    return verify(arguments, clock, cancellation)
+
+
+def _restore(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
+    from .recovery import restore
+
+    return restore(arguments, clock, cancellation)
 
 
 def _check_config(arguments: Raw, _clock: Callable[[], datetime], _cancellation: Cancellation) -> int:
@@ -356,11 +310,11 @@ def _check_config(arguments: Raw, _clock: Callable[[], datetime], _cancellation:
     path = arguments["path"] or arguments["config_dir"]
     found = config.check_directory(path) if os.path.isdir(path) else config.check_file(path)
     if arguments["json"]:
-        _print_json({"problems": [str(problem) for problem in found]})
+        console.print_json({"problems": [str(problem) for problem in found]})
     elif not found:
-        _write(sys.stdout, f"{path}: no problems")
+        console.write(sys.stdout, f"{path}: no problems")
     for problem in found:
-        _error(str(problem))
+        console.error(str(problem))
     return ConfigurationError.exit_code if found else DONE
 
 
@@ -369,6 +323,8 @@ _COMMANDS = {
     "list": _list,
     "stats": _stats,
     "prune": _prune,
+    "verify": _verify,
+    "restore": _restore,
     "run": _run,
     "adopt": _adopt,
     "check-config": _check_config,
@@ -396,7 +352,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = vars(parser.parse_args(argv))
     if arguments["version"]:
-        _write(sys.stdout, _version())
+        console.write(sys.stdout, _version())
         return DONE
     if not arguments["command"]:
         parser.print_help()
@@ -407,15 +363,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda received, _frame: cancellation.cancel(received))
     try:
         code = _COMMANDS[arguments["command"]](arguments, _now, cancellation)
-        _write(sys.stdout)  # what an observer could not get rid of
+        console.write(sys.stdout)  # what an observer could not get rid of
         return code
     except Interrupted as error:
-        _error(f"{error}: what was not finished is gone, earlier backups are untouched")
+        console.error(f"{error}: what was not finished is gone, earlier backups are untouched")
         return error.exit_code
     except PgkeepError as error:
         for line in str(error).split("\n"):  # a configuration can have several problems
-            _error(line)
+            console.error(line)
         return error.exit_code
     finally:
         with contextlib.suppress(PgkeepError):
-            _write(sys.stdout)
+            console.write(sys.stdout)

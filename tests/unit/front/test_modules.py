@@ -18,18 +18,26 @@ import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.pgkeep.backup.plugins.module_utils._ansible.argspec import argument_spec, values
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain import model
-from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.backups import UNTOUCHED, Backup, Pin, record
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.backups import (
+    UNTOUCHED,
+    Backup,
+    Failure,
+    Pin,
+    record,
+)
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.job import check_combinations
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.outcomes import BackupResult, Outcome
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.retention import plan
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.statistics import statistics
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.prune import Pruned
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.verify import Verification, Verified
 
 ROOT = Path(__file__).resolve().parents[3]
 CLASSES: dict[str, tuple[type, ...]] = {
     "pg_backup": (model.Connection, model.Location, model.Selection, model.DumpOptions, model.RunOptions),
     "pg_backup_info": (model.Repository, model.Filter, model.Policy, model.ListingOptions),
     "pg_backup_prune": (model.Repository, model.Scope, model.Policy, model.PruneOptions),
+    "pg_backup_verify": (model.Repository, model.Filter, model.VerifyOptions),
 }
 NOW = datetime(2025, 11, 5, 14, 30, tzinfo=timezone.utc)
 BACKUP = Backup(
@@ -49,7 +57,7 @@ BACKUP = Backup(
     server_version="18.6",
     options="",
     path="/srv",
-    state=UNTOUCHED.__class__(pin=Pin("why")),
+    state=UNTOUCHED.__class__(pin=Pin("why"), failure=Failure(NOW, "checksum", "altered", "was altered")),
     problem="",
 )
 PLAN = plan([BACKUP], model.JOB_POLICY, NOW)
@@ -136,6 +144,7 @@ def shape(value: Any, described: Any) -> Any:
                 "policy": None,
             },
         ),
+        ("pg_backup_verify", Verified((Verification(BACKUP, "archive", "good"),), 0).to_json()),
         ("pg_backup_prune", Pruned(PLAN, (), (("shop", "no"),), False).to_json()),
     ],
 )

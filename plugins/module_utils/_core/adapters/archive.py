@@ -81,7 +81,7 @@ def archive_version(head: bytes) -> str | None:
     return f"{head[at + 5]}.{head[at + 6]}" if at in (0, 512) and len(head) >= at + 7 else None
 
 
-class _Content:
+class Content:
     """The uncompressed stream as it passes: hash, first and last bytes, length."""
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class _Pump(threading.Thread):
 
     def run(self) -> None:
         try:
-            _copy(self._source, self._take)
+            copy(self._source, self._take)
         except Exception as error:  # noqa: BLE001  (whatever it is, the other thread must hear of it)
             self._error = error
             self._source.close()  # the program before us ends with SIGPIPE instead of waiting for ever
@@ -119,7 +119,7 @@ class _Pump(threading.Thread):
             raise self._error
 
 
-def _copy(source: IO[bytes], take: Callable[[bytes], None]) -> None:
+def copy(source: IO[bytes], take: Callable[[bytes], None]) -> None:
     while True:
         data = source.read(CHUNK)
         if not data:
@@ -127,19 +127,19 @@ def _copy(source: IO[bytes], take: Callable[[bytes], None]) -> None:
         take(data)
 
 
-def _widen(pipe: IO[bytes]) -> None:
+def widen(pipe: IO[bytes]) -> None:
     try:
         fcntl.fcntl(pipe.fileno(), _F_SETPIPE_SZ, CHUNK)
     except OSError:
         pass  # only slower
 
 
-class _Feed:
+class Feed:
     """A pipe into a program that may stop reading early, and then has read all that it needs: its status tells."""
 
     def __init__(self, process: Process) -> None:
         self._pipe: IO[bytes] | None = process.stdin
-        _widen(process.stdin)
+        widen(process.stdin)
 
     def give(self, data: bytes) -> None:
         if self._pipe:
@@ -156,18 +156,18 @@ class _Feed:
 class _Check:
     """Reads an archive while it is being written: fed with the file's bytes, must reach the end."""
 
-    def __init__(self, processes: Processes, stages: Stages, content: _Content) -> None:
-        self._content, self._seen = content, _Content()
+    def __init__(self, processes: Processes, stages: Stages, content: Content) -> None:
+        self._content, self._seen = content, Content()
         self._has_end, self._compressed_here = stages.has_end, bool(stages.compressor)
         self._processes: list[Process] = []
         self._pump: _Pump | None = None
-        self._feed: _Feed | None = None
+        self._feed: Feed | None = None
         if stages.decompressor:
             self._decompress(processes, stages)
         elif stages.reader:
             self._read(processes, stages, subprocess.PIPE)
         if self._processes:
-            self._feed = _Feed(self._processes[0])
+            self._feed = Feed(self._processes[0])
 
     def _read(self, processes: Processes, stages: Stages, source: int) -> Process:
         reader = processes.start(stages.reader, stdin=source, stdout=subprocess.DEVNULL)
@@ -181,7 +181,7 @@ class _Check:
             self._read(processes, stages, unpack.stdout.fileno())
             unpack.stdout.close()  # theirs alone: an end on one side must reach the other
         elif stages.reader:
-            feed = _Feed(self._read(processes, stages, subprocess.PIPE))
+            feed = Feed(self._read(processes, stages, subprocess.PIPE))
 
             def both(data: bytes) -> None:
                 self._seen.see(data)
@@ -232,14 +232,14 @@ class _Stream:
 
     def __init__(self, processes: Processes, stages: Stages, sink: Sink, progress: Progress) -> None:
         self._processes, self._sink, self._progress = processes, sink, progress
-        self.content = _Content()
+        self.content = Content()
         self._check = _Check(processes, stages, self.content)
         self._compressor: Process | None = None
         self._pump: _Pump | None = None
         if stages.compressor:
             self._compressor = processes.start(stages.compressor, stdin=subprocess.PIPE)
-            _widen(self._compressor.stdin)
-            _widen(self._compressor.stdout)
+            widen(self._compressor.stdin)
+            widen(self._compressor.stdout)
             self._pump = _Pump(self._compressor.stdout, self._keep, self._check.end)
 
     def _keep(self, data: bytes) -> None:
@@ -284,9 +284,9 @@ def write_stream(
     try:
         stream = _Stream(processes, stages, sink, progress)
         dump = progress.dump = processes.start(stages.dump)
-        _widen(dump.stdout)
+        widen(dump.stdout)
         processes.limit(limits, lambda: progress.bytes)
-        _copy(dump.stdout, stream.take)
+        copy(dump.stdout, stream.take)
         status = dump.wait()
         processes.check()
         if status or dump.errors:
@@ -360,7 +360,7 @@ def _copy_file(source: str, directory: str, name: str, reserve: int) -> File:
     try:
         fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(fd, "rb", buffering=0) as file:
-            _copy(file, sink.write)
+            copy(file, sink.write)
         return File(f"{os.path.basename(directory)}/{name}", sink.size, sink.close())
     finally:
         sink.abandon()

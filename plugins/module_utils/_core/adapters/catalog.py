@@ -17,6 +17,7 @@ from ..domain import naming
 from ..domain.backups import UNTOUCHED, Backup, Foreign, State
 from ..domain.errors import ManifestError, RepositoryError
 from ..domain.manifest import MAX_BYTES, backup_of, parse, parse_state
+from ..domain.quantities import iso
 from .files import hash_file, read_small
 
 Found = Union[Backup, Foreign]
@@ -34,11 +35,18 @@ def read_manifest(path: str) -> dict[str, Any]:
         raise ManifestError(f"its manifest cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _read_state(path: str) -> State:
+def read_state(path: str) -> State:
+    """Given a backup's directory, return its state; raise ManifestError, RepositoryError or OSError."""
     try:
         return parse_state(read_small(f"{path}/{naming.STATE_NAME}", MAX_BYTES))
     except FileNotFoundError:
         return UNTOUCHED
+
+
+def failed(state: State) -> str:
+    """Given a backup's state, return what its last verification found, or "". What failed counts for nothing."""
+    failure = state.failure
+    return f"failed its verification at {iso(failure.at)}: {failure.problem}" if failure else ""
 
 
 def _link_above(path: str, files: list[dict[str, object]]) -> str:
@@ -51,34 +59,53 @@ def _link_above(path: str, files: list[dict[str, object]]) -> str:
     return ""
 
 
-def size_problem(path: str, files: list[dict[str, object]]) -> str:
-    """Given a backup's directory and its manifest's files, return what is missing or of another size, or ""."""
+Damage = tuple[str, str]  # missing | truncated | altered | unreadable, and what it is in words; both "" for none
+_NO_DAMAGE = ("", "")
+
+
+def size_damage(path: str, files: list[dict[str, object]]) -> Damage:
+    """Given a backup's directory and its manifest's files, return what is missing or of another size."""
     link = _link_above(path, files)
     if link:
-        return f"{link} is a symbolic link"
+        return "altered", f"{link} is a symbolic link"
     for item in files:
-        name = str(item["path"])
+        name, size = str(item["path"]), int(str(item["size"]))
         try:
             status = os.lstat(f"{path}/{name}")
         except OSError:
-            return f"{name} is missing"
+            return "missing", f"{name} is missing"
         if not stat.S_ISREG(status.st_mode):
-            return f"{name} is not a regular file"
-        if status.st_size != item["size"]:
-            return f"{name} has {status.st_size} bytes instead of {item['size']}"
-    return ""
+            return "altered", f"{name} is not a regular file"
+        if status.st_size != size:
+            kind = "truncated" if status.st_size < size else "altered"
+            return kind, f"{name} has {status.st_size} bytes instead of {size}"
+    return _NO_DAMAGE
+
+
+def size_problem(path: str, files: list[dict[str, object]]) -> str:
+    """Given a backup's directory and its manifest's files, return what is missing or of another size, or ""."""
+    return size_damage(path, files)[1]
+
+
+def checksum_damage(path: str, files: list[dict[str, object]], go_on: Callable[[], None] = lambda: None) -> Damage:
+    """Given a backup's directory and its manifest's files, return what is missing, truncated or altered in them.
+
+    Every byte is read, unless `go_on`, which is asked before each file, raises.
+    """
+    found = size_damage(path, files)
+    for item in () if found[1] else files:
+        go_on()
+        try:
+            if hash_file(os.path.join(path, str(item["path"])))[1] != item["sha256"]:
+                return "altered", f"{item['path']} was altered: its SHA-256 is not the manifest's"
+        except (OSError, RepositoryError) as error:
+            return "unreadable", f"{item['path']} cannot be read: {getattr(error, 'strerror', None) or error}"
+    return found
 
 
 def checksum_problem(path: str, files: list[dict[str, object]]) -> str:
     """Given a backup's directory and its manifest's files, return what is missing, cut or altered; "" when nothing."""
-    problem = size_problem(path, files)
-    for item in () if problem else files:
-        try:
-            if hash_file(os.path.join(path, str(item["path"])))[1] != item["sha256"]:
-                return f"{item['path']} was altered: its SHA-256 is not the manifest's"
-        except OSError as error:
-            return f"{item['path']} cannot be read: {error.strerror}"
-    return problem
+    return checksum_damage(path, files)[1]
 
 
 @lru_cache(maxsize=4096)
@@ -106,14 +133,14 @@ def read_backup(
         if document["id"] != backup_id or not _fits(document):
             raise ManifestError(f"its manifest is that of {document['id'][:500]!r}, or was altered")
         try:
-            state, state_problem = _read_state(path), ""
+            state, state_problem = read_state(path), ""
         except (ManifestError, RepositoryError, OSError) as error:
             # Without its state a pin cannot be seen, so it must not look deletable: damaged backups never are.
             state, state_problem = (
                 UNTOUCHED,
                 f"its state cannot be read ({error}): repair or remove {naming.STATE_NAME}",
             )
-        problem = problem_of(path, document["files"]) or state_problem
+        problem = problem_of(path, document["files"]) or state_problem or failed(state)
         return backup_of(document, path, state, problem)
     except ManifestError as error:
         return Foreign(path, str(error))

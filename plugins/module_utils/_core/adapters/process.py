@@ -28,7 +28,7 @@ from ..domain.quantities import human_duration
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ERROR = re.compile(r"^[\w./-]*: (error|fatal|panic): ", re.IGNORECASE)
 _WARNING = re.compile(r"^[\w./-]*: warning: ")
-_TABLE = re.compile(r"^pg_dump: dumping contents of table ")
+_TABLE = re.compile(r"^pg_(dump: dumping contents of table|restore: processing data for table) ")
 _KEPT_LINES = 200  # of stderr; a verbose pg_dump of 100,000 tables writes many more
 _TERMINATION_GRACE = 5  # seconds between SIGTERM and SIGKILL
 _TICK = 0.1  # seconds between two looks at limits and cancellation
@@ -78,7 +78,7 @@ class Process:
 
     def __init__(self, popen: subprocess.Popen[bytes], name: str) -> None:
         self.popen, self.name = popen, name
-        self.tables = 0  # whose rows pg_dump has begun to write
+        self.tables = 0  # whose rows pg_dump has begun to write, or pg_restore to read
         self.last = ""
         self.lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self.errors: deque[str] = deque(maxlen=_KEPT_LINES)
@@ -185,13 +185,21 @@ class Processes:
     def __enter__(self) -> Processes:
         return self
 
-    def start(self, argv: Sequence[str], stdin: int = subprocess.DEVNULL, stdout: int = subprocess.PIPE) -> Process:
-        """Given a command line, return the started program; raise ToolError when it cannot be started."""
+    def start(
+        self,
+        argv: Sequence[str],
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.PIPE,
+        prefix: Sequence[str] = (),
+    ) -> Process:
+        """Given a command line, and perhaps a program and its options that run it, return the started program; raise
+        ToolError when it cannot be started.
+        """
         self._cancellation.check()
         name = os.path.basename(argv[0])
         try:
             popen = subprocess.Popen(
-                (*self._prefix, *argv),
+                (*self._prefix, *prefix, *argv),
                 env=self._environment,
                 stdin=stdin,
                 stdout=stdout,

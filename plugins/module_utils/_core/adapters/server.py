@@ -29,7 +29,9 @@ from ..domain.database_sql import quote_identifier
 from ..domain.errors import ConfigurationError, ServerError
 from ..domain.facts import DatabaseEntry, DatabaseFacts, Obstacles, ServerFacts
 from ..domain.model import Connection, DumpOptions
+from ..domain.restoration import TargetFacts
 from . import server_sql as sql
+from .files import free_space
 
 STATEMENT_TIMEOUT = 60  # seconds; the catalogue of a huge database takes a few
 
@@ -113,9 +115,10 @@ def _query_error(error: Any, database: str) -> _QueryError:
 
 
 @contextmanager
-def connect(connection: Connection, database: str | None = None) -> Iterator[Session]:
+def connect(connection: Connection, database: str | None = None, *, writable: bool = False) -> Iterator[Session]:
     """Given a connection and a database (None: the one to connect to first), yield a session; raise ServerError where
-    there is none. It reads only, sees no schema but pg_catalog unless named, and has switched to session_role.
+    there is none. It sees no schema but pg_catalog unless named, and has switched to session_role. Unless it shall be
+    writable, it reads only, and no query may take long.
     """
     if not HAS_PSYCOPG2:
         raise ServerError(
@@ -131,7 +134,7 @@ def connect(connection: Connection, database: str | None = None) -> Iterator[Ses
     except (UnicodeError, ValueError):
         raise ConfigurationError(f"cannot connect to database {shown!r}: a name or option is not valid text") from None
     try:
-        yield _prepared(Session(link, str(link.info.dbname)), link, connection)
+        yield _prepared(Session(link, str(link.info.dbname)), link, connection, writable)
     finally:
         link.close()
 
@@ -157,16 +160,16 @@ def _service_file(path: str | None) -> Iterator[None]:
             del os.environ["PGSERVICEFILE"]
 
 
-def _prepared(session: Session, link: Any, connection: Connection) -> Session:
+def _prepared(session: Session, link: Any, connection: Connection, writable: bool) -> Session:
     # Decoding is ours: psycopg2's own stops at the first name that is not valid in the encoding.
     psycopg2.extensions.register_type(psycopg2.extensions.BYTES, link)
     psycopg2.extensions.register_type(psycopg2.extensions.BYTESARRAY, link)
-    link.set_session(readonly=True, autocommit=True)
+    link.set_session(readonly=not writable, autocommit=True)
     # By SET and not by libpq's options, which connection poolers refuse.
     if link.info.parameter_status("server_encoding") == "SQL_ASCII":
         # Names may be bytes of any kind there, and the server refuses to send such as UTF-8. psycopg2 need not know.
         session.rows("SET client_encoding = 'SQL_ASCII'")
-    session.rows(f"SET search_path = ''; SET statement_timeout = '{STATEMENT_TIMEOUT}s'")
+    session.rows(f"SET search_path = ''; SET statement_timeout = '{0 if writable else STATEMENT_TIMEOUT}s'")
     if connection.session_role:
         try:
             session.rows(f"SET ROLE {quote_identifier(connection.session_role)}")
@@ -232,6 +235,23 @@ def _dictionaries(rows: Sequence[tuple[Any, ...]], names: Sequence[str]) -> tupl
 def _setting(role: str | None, text: str) -> dict[str, Any]:
     name, _equals, value = text.partition("=")
     return {"role": role, "name": name, "value": value}
+
+
+def target_facts(session: Session, database: str) -> TargetFacts:
+    """Given a session in any database and the name of the one to restore to, return what the restore depends on."""
+    can_create, roles, member_of, extensions, tablespaces, sessions = session.row(sql.TARGET, {"database": database})
+    places = [place for (place,) in session.rows(sql.DATA_DIRECTORY)]
+    # The server's own directory, if it is on this host: another host's may have the same name, so a socket is asked for.
+    local = session.host.startswith("/") and places and os.path.isdir(places[0])
+    return TargetFacts(
+        can_create,
+        frozenset(roles),
+        frozenset(member_of),
+        frozenset(extensions),
+        frozenset(tablespaces),
+        sessions,
+        free_space(places[0])[0] if local else None,
+    )
 
 
 def resolve_patterns(session: Session, dump: DumpOptions) -> patterns.Matches:

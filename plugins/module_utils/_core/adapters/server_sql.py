@@ -181,3 +181,43 @@ WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
       AND NOT CASE WHEN current_setting('server_version_num')::int >= 190000
                    THEN pg_has_role('pg_read_all_data', 'USAGE') ELSE false END
 """
+
+# --- what a restore depends on ---
+
+TARGET = """
+SELECT (SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user),
+       ARRAY(SELECT rolname::text FROM pg_roles),
+       ARRAY(SELECT rolname::text FROM pg_roles WHERE pg_has_role(oid, 'MEMBER')),
+       ARRAY(SELECT DISTINCT v.name::text FROM pg_available_extension_versions v
+             WHERE NOT v.superuser OR v.trusted
+                   OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)),
+       ARRAY(SELECT spcname::text FROM pg_tablespace),
+       (SELECT count(*) FROM pg_stat_activity WHERE datname = %(database)s AND pid <> pg_backend_pid())
+"""
+
+# Of a role that may not know it there is no row.
+DATA_DIRECTORY = "SELECT setting FROM pg_settings WHERE name = 'data_directory'"
+
+# Whatever a restore could collide with.
+OBJECTS = """
+SELECT (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname <> 'information_schema' AND n.nspname !~ '^pg_')
+     + (SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+        WHERE n.nspname <> 'information_schema' AND n.nspname !~ '^pg_')
+     + (SELECT count(*) FROM pg_namespace n
+        WHERE n.nspname NOT IN ('information_schema', 'public') AND n.nspname !~ '^pg_')
+     + (SELECT count(*) FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+        WHERE t.typtype IN ('e', 'd') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_')
+     + (SELECT count(*) FROM pg_largeobject_metadata)
+     + (SELECT count(*) FROM pg_extension WHERE extname <> 'plpgsql')
+"""
+
+# Databases that a restore which was killed left behind; the comment says that they are ours.
+LEFTOVERS = """
+SELECT d.datname::text FROM pg_database d JOIN pg_shdescription s ON s.objoid = d.oid AND s.classoid = 'pg_database'::regclass
+WHERE starts_with(d.datname::text, 'pgkeep_restore_') AND starts_with(s.description, 'pgkeep: ')
+"""
+
+TERMINATE = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %(database)s AND pid <> pg_backend_pid()"
+)

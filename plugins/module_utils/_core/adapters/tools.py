@@ -147,3 +147,77 @@ def _ask(argv: tuple[str, ...]) -> tuple[int, str]:
     except (OSError, subprocess.TimeoutExpired) as error:
         return -1, str(error)
     return done.returncode, done.stdout.decode(errors="replace")
+
+
+# --- server programs, for a throw-away server ---
+
+SERVER_PROGRAMS = ("initdb", "postgres", "psql", *PROGRAMS)
+
+
+@dataclass(frozen=True)
+class ServerTools:
+    """One set of server programs with the client programs beside them."""
+
+    major: int
+    version: str  # as postgres prints it: "15.18 (Debian 15.18-0+deb12u1)"
+    directory: str
+    initdb: str
+    postgres: str
+    psql: str
+    pg_dump: str
+    pg_dumpall: str
+    pg_restore: str
+
+    @property
+    def number(self) -> tuple[int, ...]:
+        """Return the version as numbers, for comparison."""
+        return tuple(int(part) for part in re.findall(r"[0-9]+", self.version.split(" ")[0]))
+
+
+def find_server(
+    major: int, bin_dir: str | None = None, search: Sequence[str] | None = None, *, newer: bool = False
+) -> ServerTools:
+    """Given a major version and perhaps the one directory to look in, return its server programs, the newest where
+    there are several; with `newer`, where there is none, those of the next newer major. Raise ToolError for none.
+    """
+    found = _all_servers(bin_dir, search)
+    usable = [tools for tools in found if tools.major == major or (newer and tools.major > major)]
+    if usable:
+        nearest = min(tools.major for tools in usable)
+        return max((tools for tools in usable if tools.major == nearest), key=lambda tools: tools.number)
+    place = f"in {bin_dir}" if bin_dir else "on this host"
+    there = ", ".join(str(number) for number in sorted({tools.major for tools in found}))
+    raise ToolError(
+        f"the server programs of PostgreSQL {major} are not {place} ({f'only those of {there}' if there else 'nor any'}):"
+        f" install the package postgresql-{major} (Debian, Ubuntu; it also creates and starts a cluster, unless"
+        " `create_main_cluster = false` is in /etc/postgresql-common/createcluster.conf before) or"
+        f" postgresql{major}-server (PGDG's RPM), or set bin_dir to where they are"
+    )
+
+
+def _all_servers(bin_dir: str | None, search: Sequence[str] | None) -> list[ServerTools]:
+    patterns = default_directories() if search is None else search
+    places = [glob.escape(bin_dir)] if bin_dir else patterns
+    directories = dict.fromkeys(directory for pattern in places for directory in sorted(glob.glob(pattern)))
+    return [tools for tools in (_look_for_server(directory, bool(bin_dir)) for directory in directories) if tools]
+
+
+def _look_for_server(directory: str, strict: bool) -> ServerTools | None:
+    """Given a directory, return the programs in it; None, or ToolError when strict, where one of them is missing."""
+    real = os.path.realpath(directory)  # a sandbox shows real places alone
+    paths = [os.path.join(real, program) for program in SERVER_PROGRAMS]
+    missing = [path for path in paths if not os.access(path, os.X_OK) or os.path.isdir(path)]
+    if missing:
+        if strict:
+            raise ToolError(
+                f"bin_dir is {directory!r}, without {os.path.basename(missing[0])}: set it to where the programs of a"
+                f" server are, such as {VERSIONED[0].replace('*', 'VERSION')}, or omit it"
+            )
+        return None
+    _status, said = _ask((paths[1], "--version"))
+    match = re.match(r"postgres \(PostgreSQL\) (([0-9]+)\S*( \(.*\))?)", said)
+    if not match:
+        if strict:
+            raise ToolError(f"{paths[1]} --version does not say its version: {said.strip()[:200]!r}")
+        return None
+    return ServerTools(int(match.group(2)), match.group(1), real, *paths)

@@ -7,10 +7,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from .model import LEVELS
 from .quantities import iso
 
 GLOBALS = "@globals"  # how people read it; a database of that name is stored as %40globals
@@ -29,13 +31,50 @@ class Pin:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A verification that found the backup to be no good."""
+
+    at: datetime
+    level: str
+    kind: str  # missing | truncated | altered | unreadable | differs
+    problem: str
+
+
+@dataclass(frozen=True)
 class State:
     """What happened to a backup after it was taken; the only part of it that changes."""
 
     pin: Pin | None = None
-    verified: datetime | None = None  # the newest successful verification
-    verified_level: str | None = None  # checksum | archive | restore
+    levels: Mapping[str, datetime] = field(default_factory=dict, hash=False)  # the newest success of each level
+    failure: Failure | None = None  # the newest verification, where it failed
     copies: tuple[str, ...] = ()  # targets whose copy was checked and found good
+
+    @property
+    def verified_level(self) -> str | None:
+        """Return the highest level that the backup passed since it last failed one."""
+        return next((level for level in reversed(LEVELS) if level in self.levels), None)
+
+    @property
+    def verified(self) -> datetime | None:
+        """Return when the backup last passed its highest level."""
+        level = self.verified_level
+        return self.levels[level] if level else None
+
+    def passed(self, level: str) -> datetime | None:
+        """Given a level, return when the backup last passed it or a higher one."""
+        times = [self.levels[known] for known in LEVELS[LEVELS.index(level) :] if known in self.levels]
+        return max(times, default=None)
+
+    def after(self, level: str, at: datetime, failure: Failure | None) -> State:
+        """Given a verification's level, time and failure (None: passed), return the state after it.
+
+        The levels build on each other, so a success is one of the lower levels too; after a failure none counts.
+        """
+        if failure:
+            return replace(self, levels={}, failure=failure)
+        passed = dict.fromkeys(LEVELS[: LEVELS.index(level) + 1], at)
+        cured = self.failure if self.failure and LEVELS.index(self.failure.level) > LEVELS.index(level) else None
+        return replace(self, levels={**self.levels, **passed}, failure=cured)
 
 
 UNTOUCHED = State()
@@ -120,6 +159,13 @@ def record(backup: Backup) -> dict[str, Any]:
         "pin": {"reason": pin.reason, "until": iso(pin.until) if pin.until else None} if pin else None,
         "verified": iso(state.verified) if state.verified else None,
         "verified_level": state.verified_level,
+        "levels": {level: iso(at) for level, at in state.levels.items()},
+        "failure": None if state.failure is None else failure_record(state.failure),
         "copies": list(state.copies),
         "path": backup.path,
     }
+
+
+def failure_record(failure: Failure) -> dict[str, Any]:
+    """Given a failure, return it as plain values."""
+    return {"at": iso(failure.at), "level": failure.level, "kind": failure.kind, "problem": failure.problem}

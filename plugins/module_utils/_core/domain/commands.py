@@ -13,8 +13,9 @@ from datetime import timedelta
 from typing import Any
 
 from .compression import Compression, ResolvedCompression
+from .database_sql import quote_identifier
 from .errors import ConfigurationError
-from .model import Connection, DumpOptions
+from .model import Connection, DumpOptions, RestoreOptions
 
 APPLICATION_NAME = "pgkeep"
 FIRST_CLIENT_WITH_METHODS = 16  # before, pg_dump knew gzip alone, by its level
@@ -165,6 +166,64 @@ def pg_dumpall_globals(tool: str, connection: Connection, role_passwords: bool) 
 def pg_restore_read(tool: str, path: str | None = None) -> tuple[str, ...]:
     """Given pg_restore's path and an archive (None: it comes through stdin), return the command that reads it whole."""
     return (tool, "--file=/dev/null", *([path] if path is not None else []))
+
+
+def pg_restore_into(
+    tool: str,
+    connection: Connection,
+    database: str,
+    options: RestoreOptions,
+    jobs: int,
+    path: str | None = None,
+    use_list: str | None = None,
+    *,
+    one_transaction: bool = False,
+) -> tuple[str, ...]:
+    """Given pg_restore's path, a database, what to restore, an archive (None: stdin) and perhaps a list of what of it,
+    return the command that restores and stops at the first error.
+    """
+    switches = {
+        "--no-owner": options.no_owner,
+        "--no-privileges": options.no_privileges,
+        "--no-tablespaces": options.no_tablespaces,
+        "--single-transaction": one_transaction,
+        "--strict-names": bool(options.tables or options.schemas),
+    }
+    return (
+        tool,
+        f"--dbname={conninfo(connection, database)}",
+        "--no-password",
+        "--exit-on-error",
+        "--verbose",  # names each table on stderr: the progress
+        *([f"--role={connection.session_role}"] if connection.session_role else []),
+        *([f"--jobs={jobs}"] if jobs > 1 else []),
+        *(flag for flag, given in switches.items() if given),
+        *(f"--table={name}" for name in options.tables),
+        *(f"--schema={name}" for name in options.schemas),
+        *([f"--use-list={use_list}"] if use_list else []),
+        *([path] if path is not None else []),
+    )
+
+
+def psql_into(tool: str, connection: Connection, database: str, *, one_transaction: bool = False) -> tuple[str, ...]:
+    """Given psql's path and a database, return the command that runs a plain dump from stdin and stops at an error."""
+    return (
+        tool,
+        "--no-psqlrc",
+        "--quiet",
+        "--no-password",
+        "--set=ON_ERROR_STOP=1",
+        f"--dbname={conninfo(connection, database)}",
+        *(["--single-transaction"] if one_transaction else []),
+        "--output=/dev/null",
+        *([f"--command=SET ROLE {quote_identifier(connection.session_role)}"] if connection.session_role else []),
+        "--file=-",
+    )
+
+
+def pg_restore_list(tool: str, path: str | None = None) -> tuple[str, ...]:
+    """Given pg_restore's path and an archive (None: stdin), return the command that lists what is in it."""
+    return (tool, "--list", *([path] if path is not None else []))
 
 
 def compressor(compression: ResolvedCompression) -> tuple[str, ...]:

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from .backups import UNTOUCHED, Backup, Pin, State
+from .backups import UNTOUCHED, Backup, Failure, Pin, State, failure_record
 from .errors import ConfigurationError, ManifestError
-from .model import FORMATS
+from .model import FORMATS, LEVELS
 from .quantities import iso, parse_time
 
 MANIFEST_VERSION = 1
@@ -28,6 +28,7 @@ STATE_VERSION = 1
 MAX_BYTES = 4 * 1024 * 1024  # larger than any manifest: a database with 10,000 roles needs 300 kB
 
 _ISO_LENGTHS = (20, 27)  # 2025-11-05T14:30:00Z, with microseconds
+_LEVELS = frozenset(LEVELS)
 _NULL = type(None)
 _NUMBER = (int, float)
 _MAX_SIZE = 2**63 - 1  # of a file
@@ -186,18 +187,32 @@ def parse_state(data: bytes) -> State:
     document = _load(data, "the state")
     if document.get("state_version") != STATE_VERSION:
         raise ManifestError("the state has an unknown version: update pgkeep")
-    level, copies = document.get("verified_level"), document.get("copies", [])
-    if not isinstance(level, (str, _NULL)) or not isinstance(copies, list):
+    copies = document.get("copies", [])
+    if not isinstance(copies, list):
         raise ManifestError("the state is damaged")
     try:
         return State(
             pin=_pin(document.get("pin")),
-            verified=None if document.get("verified") is None else _moment(document, "verified"),
-            verified_level=level,
+            levels=_levels(document.get("levels", {})),
+            failure=_failure(document.get("failure")),
             copies=tuple(str(name) for name in copies),
         )
     except (KeyError, TypeError, AttributeError):
         raise ManifestError("the state is damaged") from None
+
+
+def _levels(document: Any) -> dict[str, datetime]:
+    if not _LEVELS.issuperset(document):
+        raise ManifestError("the state names an unknown level: update pgkeep")
+    return {level: _moment(document, level) for level in document}
+
+
+def _failure(document: Any) -> Failure | None:
+    if document is None:
+        return None
+    if document["level"] not in _LEVELS:
+        raise ManifestError("the state names an unknown level: update pgkeep")
+    return Failure(_moment(document, "at"), document["level"], str(document["kind"]), str(document["problem"]))
 
 
 def _pin(document: Any) -> Pin | None:
@@ -213,8 +228,8 @@ def state_document(state: State) -> dict[str, Any]:
     return {
         "state_version": STATE_VERSION,
         "pin": {"reason": pin.reason, "until": iso(pin.until) if pin.until else None} if pin else None,
-        "verified": iso(state.verified) if state.verified else None,
-        "verified_level": state.verified_level,
+        "levels": {level: iso(at) for level, at in state.levels.items()},
+        "failure": None if state.failure is None else failure_record(state.failure),
         "copies": list(state.copies),
     }
 

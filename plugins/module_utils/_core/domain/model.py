@@ -289,6 +289,90 @@ class PruneOptions:
     wait: timedelta = option("duration", "How long to wait for another run's lock. 0 refuses at once.", "0")
 
 
+LEVELS = ("checksum", "archive", "restore")
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """How thoroughly backups are verified, and which of them."""
+
+    level: str = option(
+        "str",
+        "`checksum` reads every byte and compares it with the manifest; `archive` also lets the tool that restores read"
+        " the archive to its end.",
+        "archive",
+        choices=("checksum", "archive"),
+    )
+    latest: bool = option("bool", "Of each database only the newest backup that is not partial.", False)
+    sample: int | None = option(
+        "int", "Verify at most this many backups, those first that were not verified for the longest time.", minimum=1
+    )
+    max_age: timedelta | None = option(
+        "duration", "Leave out backups that passed this level, or a higher one, not longer ago than this."
+    )
+    deadline: timedelta = option("duration", "How long the verification of one backup may take.", "24h")
+    bin_dir: str | None = option("path", "Directory of the client programs, instead of looking for them.")
+
+
+@dataclass(frozen=True)
+class Choice(Repository):
+    """Which backup of a repository, or of any directory that holds a copy of one."""
+
+    database: str | None = option("str", "Name of the database as it was backed up.")
+    instance: str | None = option("str", "Only backups of this instance.", pattern=INSTANCE_PATTERN)
+    backup: str = option("str", "`latest`, or the id of a backup as listings show it.", "latest")
+    label: str | None = option("str", "Only backups with this label.", pattern=LABEL_PATTERN)
+    before: datetime | None = option("time", "Only backups taken before this time.")
+    verified: bool = option("bool", "Only backups that passed a verification.", False)
+    partial: bool = option("bool", "Also backups that something was left out of.", False)
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """Where a backup is restored to, and how."""
+
+    target: str | None = option("str", "Name of the database to restore into. Without it the name that was backed up.")
+    if_exists: str = option(
+        "str",
+        "What to do where the target exists and is not to be replaced: `fail`, `skip` (nothing is done), or `fill`,"
+        " which restores into it if it is empty.",
+        "fail",
+        choices=("fail", "skip", "fill"),
+    )
+    replace: str | None = option(
+        "str",
+        "Name of the existing database that the restored one takes the place of; it has to be the target's. The old one"
+        " stays under a dated name.",
+    )
+    drop_old: bool = option("bool", "Drop the replaced database once the restored one is in its place.", False)
+    sessions: str = option(
+        "str",
+        "What to do about sessions on the database that is replaced: `fail`, `wait` until they have ended, or"
+        " `terminate` them.",
+        "fail",
+        choices=("fail", "wait", "terminate"),
+    )
+    sessions_timeout: timedelta = option("duration", "How long to wait for these sessions to end.", "5m")
+    jobs: int | None = option("int", "Parallel jobs. Without it, as many as this host has processors.", minimum=1)
+    tables: tuple[str, ...] = option(
+        "list", "Restore only these tables (names, no patterns). What they depend on is not restored with them.", ()
+    )
+    schemas: tuple[str, ...] = option("list", "Restore only what is in these schemas (names, no patterns).", ())
+    no_owner: bool = option("bool", "Everything belongs to the restoring role; recorded owners are ignored.", False)
+    no_privileges: bool = option("bool", "Recorded privileges (GRANT, REVOKE) are ignored.", False)
+    no_tablespaces: bool = option("bool", "Everything goes to the default tablespace.", False)
+    create_roles: bool = option("bool", "Create missing roles as the nearest backup of the globals has them.", False)
+    checksum: bool = option("bool", "First compare every byte of the backup with its manifest.", True)
+    analyze: bool = option("bool", "Collect the planner's statistics after restoring.", True)
+    deadline: timedelta = option("duration", "How long restoring the archive may take.", "24h")
+    bin_dir: str | None = option("path", "Directory of the client programs, instead of looking for them.")
+    work_dir: str = option(
+        "path",
+        "Directory for an archive that has to be unpacked to be restored in parallel.",
+        "/var/tmp",  # noqa: S108
+    )
+
+
 @dataclass(frozen=True)
 class AdoptOptions:
     """What is known of dumps that another tool made."""

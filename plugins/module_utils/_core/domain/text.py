@@ -107,7 +107,7 @@ def _remarks(backup: Backup, now: datetime) -> Iterator[str]:
     if state.pin and state.pin.holds(now):
         yield f"pinned until {iso(state.pin.until)}" if state.pin.until else "pinned"
     if state.verified:
-        yield f"verified {iso(state.verified)}"
+        yield f"verified ({state.verified_level}) {iso(state.verified)}"
     if state.copies:
         yield f"copies {' '.join(state.copies)}"
 

@@ -14,19 +14,19 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Callable
 
-from ..adapters import archive, files, lock, process, repository, server, tools
+from ..adapters import archive, files, lock, repository, server, tools
 from ..adapters.archive import Archive, Progress
 from ..adapters.catalog import databases
+from ..adapters.client import as_connected, client_environment
 from ..adapters.observer import Observer
 from ..adapters.process import Cancellation, Processes
-from ..domain import commands, naming, space
+from ..domain import naming, space
 from ..domain.backups import Backup, Pin
 from ..domain.errors import LockedError, PgkeepError, SpaceError
 from ..domain.job import check_combinations
@@ -78,7 +78,7 @@ def backup(
     with server.connect(request.connection) as session:
         facts = server.server_facts(session)
         entries = server.databases(session)
-        request = replace(request, connection=_as_connected(request.connection, session.host))
+        request = replace(request, connection=as_connected(request.connection, session.host))
     client = tools.find(facts.version_num, request.run.bin_dir)
     choice = choose(entries, request.selection)
     subjects = [Subject(instance, "database", name) for name in choice.names]
@@ -86,13 +86,7 @@ def backup(
         subjects.insert(0, Subject(instance, "globals", None))
     before = {subject: stored(root, subject) for subject in subjects} if exists else {}
     outcomes = [Outcome(name, "database", "failed", reason) for name, reason in choice.missing]
-    with _password_file(request.connection) as password_fds:
-        environment = commands.environment(
-            request.connection,
-            f"/proc/self/fd/{password_fds[0]}" if password_fds else None,
-            os.environ.get("HOME", "/"),
-            process.SEARCH_PATH,
-        )
+    with client_environment(request.connection) as (environment, password_fds):
         around = Surroundings(
             request,
             facts,
@@ -119,26 +113,6 @@ def backup(
         tuple(name for name in gone if stored(root, Subject(instance, "database", name))),
         _cluster_note(around, before),
     )
-
-
-def _as_connected(connection: Connection, host: str) -> Connection:
-    """Given a connection and where it led, return it for the tools: their libpq may look for the socket elsewhere."""
-    if connection.login_host or connection.login_unix_socket or connection.service:
-        return connection
-    return replace(connection, login_unix_socket=host)
-
-
-@contextmanager
-def _password_file(connection: Connection) -> Iterator[tuple[int, ...]]:
-    """Given a connection, yield the descriptor of a password file for the tools, if there is a password."""
-    if not connection.login_password:
-        yield ()
-        return
-    fd = process.memory_file("passfile", commands.passfile_line(connection.login_password).encode())
-    try:
-        yield (fd,)
-    finally:
-        os.close(fd)
 
 
 def _cluster_note(around: Surroundings, before: Mapping[Subject, Sequence[Backup]]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Callable
 
-from ..adapters import catalog, files, lock, repository
+from ..adapters import catalog, files, lock, repository, state
 from ..adapters.process import Cancellation
 from ..domain import naming
 from ..domain.backups import Backup
@@ -35,6 +35,7 @@ class Pruned:
     failures: tuple[tuple[str, str], ...]  # database, message
     check: bool
     locked: bool = False  # every failure is another run's lock
+    in_use: tuple[str, ...] = ()  # backups that somebody restores or verifies; they stay until the next time
 
     @property
     def changed(self) -> bool:
@@ -64,8 +65,9 @@ class Pruned:
     def warnings(self) -> tuple[str, ...]:
         """Return which backups stay although the plan lets them go: a pin was set meanwhile, or something is damaged."""
         failed = {database for database, _unused in self.failures}
+        why = "it, or a newer backup, changed after the plan was made"
         return tuple(
-            f"{backup.id} stays: it, or a newer backup, changed after the plan was made"
+            f"{backup.id} stays: {'it is being restored or verified' if backup.id in self.in_use else why}"
             for backup in (() if self.check else self.plan.deletions)
             if backup not in self.deleted and f"{backup.instance}/{backup.title}" not in failed
         )
@@ -145,6 +147,7 @@ def _apply(
         groups[os.path.dirname(backup.id)].append(backup)
     deleted: list[Backup] = []
     failures: list[tuple[str, str]] = []
+    in_use: list[str] = []
     locked = True
     for folder, doomed in groups.items():
         title = f"{doomed[0].instance}/{doomed[0].title}"
@@ -162,6 +165,9 @@ def _apply(
                 files.sweep(directory, (naming.INPROGRESS_PREFIX, naming.TRASH_PREFIX))
                 for backup in _still_doomed(directory, folder, doomed, policy, clock()):
                     cancellation.check()
+                    if state.is_in_use(backup.path):
+                        in_use.append(backup.id)
+                        continue
                     _delete(backup, directory)
                     deleted.append(backup)
         except Interrupted:
@@ -174,7 +180,7 @@ def _apply(
         except OSError as error:
             failures.append((title, str(files.describe(error, "deleting backups"))))
             locked = False
-    return Pruned(planned, tuple(deleted), tuple(failures), False, locked)
+    return Pruned(planned, tuple(deleted), tuple(failures), False, locked, tuple(in_use))
 
 
 def _still_doomed(directory: str, folder: str, doomed: list[Backup], policy: Policy, now: datetime) -> list[Backup]:

@@ -74,7 +74,7 @@ def test_backups_come_in_order_with_folders_and_instances(tmp_path: Path) -> Non
 
 def test_a_backup_with_its_state(tmp_path: Path) -> None:
     path = store(tmp_path)
-    state = State(pin=Pin("why", NOW), verified=NOW, verified_level="restore", copies=("vault",))
+    state = State(pin=Pin("why", NOW), levels={"restore": NOW}, copies=("vault",))
     (path / "state.json").write_bytes(manifest.serialize(manifest.state_document(state)))
     found = only(tmp_path)
     assert isinstance(found, Backup)

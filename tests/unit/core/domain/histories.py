@@ -25,7 +25,7 @@ def moment(text: str) -> datetime:
 def a_backup(created: datetime | str = NOW, **changes: Any) -> Backup:
     """Return a complete full backup of main/shop, but for what is said; a pin and such go into its state."""
     created = moment(created) if isinstance(created, str) else created
-    state = {key: changes.pop(key) for key in ("pin", "copies", "verified") if key in changes}
+    state = {key: changes.pop(key) for key in ("pin", "copies", "levels", "failure") if key in changes}
     instance = changes.get("instance", "main")
     kind = changes.get("kind", "database")
     database = changes.setdefault("database", "shop" if kind == "database" else None)

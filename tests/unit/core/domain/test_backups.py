@@ -56,7 +56,7 @@ def test_a_record_is_plain_json() -> None:
         database_size=420,
         label="before-9.1",
         pin=Pin("before migration", NOW + timedelta(days=1)),
-        verified=NOW + timedelta(hours=1),
+        levels={"checksum": NOW + timedelta(hours=1)},
         copies=("nas", "s3"),
     )
     expected = {
@@ -78,7 +78,9 @@ def test_a_record_is_plain_json() -> None:
         "server_version": "15.18",
         "pin": {"reason": "before migration", "until": "2025-11-06T14:30:00Z"},
         "verified": "2025-11-05T15:30:00Z",
-        "verified_level": None,
+        "verified_level": "checksum",
+        "levels": {"checksum": "2025-11-05T15:30:00Z"},
+        "failure": None,
         "copies": ["nas", "s3"],
         "path": "/repository/main/gr%C3%B6%C3%9Fe/gr%C3%B6%C3%9Fe_2025-11-05_14-30-00",
     }

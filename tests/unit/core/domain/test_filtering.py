@@ -13,7 +13,7 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.model i
 
 from .histories import NOW, a_backup, moment
 
-MARKED = a_backup("2025-11-05 12:00", label="x", pin=Pin("why", moment("2025-11-06")), verified=NOW)
+MARKED = a_backup("2025-11-05 12:00", label="x", pin=Pin("why", moment("2025-11-06")), levels={"archive": NOW})
 PLAIN = a_backup("2025-11-04", database="other", instance="second")
 DAMAGED = a_backup("2025-11-03", problem="cut")
 GLOBALS = a_backup("2025-11-02", kind="globals")

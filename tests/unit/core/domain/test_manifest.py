@@ -13,9 +13,10 @@ from typing import Any
 import jsonschema
 import pytest
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain import manifest
-from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.backups import UNTOUCHED, Pin, State
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.backups import UNTOUCHED, Failure, Pin, State
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.errors import ManifestError
-from hypothesis import given
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.model import LEVELS
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 NOW = datetime(2025, 11, 5, 14, 30, tzinfo=timezone.utc)
@@ -212,6 +213,7 @@ def mutations(draw: st.DrawFn) -> dict[str, Any]:
     return document
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 @given(mutations())
 def test_a_document_is_a_backup_or_refused_with_a_reason_and_never_anything_else(document: dict[str, Any]) -> None:
     data = json.dumps(document).encode()
@@ -242,16 +244,17 @@ def test_bytes_of_any_kind_are_refused_with_a_reason(data: bytes) -> None:
 
 # --- state ---
 
+TIMES = st.datetimes(timezones=st.just(timezone.utc), min_value=datetime(1970, 1, 1))  # noqa: DTZ001
 STATES = st.builds(
     State,
     pin=st.none()
     | st.builds(
         Pin,
         reason=st.text(),
-        until=st.none() | st.datetimes(timezones=st.just(timezone.utc), min_value=datetime(1970, 1, 1)),  # noqa: DTZ001
+        until=st.none() | TIMES,
     ),
-    verified=st.none() | st.datetimes(timezones=st.just(timezone.utc), min_value=datetime(1970, 1, 1)),  # noqa: DTZ001
-    verified_level=st.none() | st.sampled_from(["checksum", "archive", "restore"]),
+    levels=st.dictionaries(st.sampled_from(LEVELS), TIMES),
+    failure=st.none() | st.builds(Failure, at=TIMES, level=st.sampled_from(LEVELS), kind=st.text(), problem=st.text()),
     copies=st.lists(st.text(), max_size=3).map(tuple),
 )
 
@@ -265,7 +268,7 @@ def test_nothing_said_is_the_state_of_a_new_backup() -> None:
     assert manifest.parse_state(b'{"state_version": 1}') == UNTOUCHED
 
 
-@given(st.dictionaries(st.sampled_from(["state_version", "pin", "verified", "verified_level", "copies"]), JSON))
+@given(st.dictionaries(st.sampled_from(["state_version", "pin", "levels", "failure", "copies"]), JSON))
 def test_a_state_is_a_state_or_refused_with_a_reason(document: dict[str, Any]) -> None:
     for version in ({}, {"state_version": 1}):
         try:
@@ -282,9 +285,11 @@ def test_a_state_is_a_state_or_refused_with_a_reason(document: dict[str, Any]) -
     [
         {"state_version": 2}, {"state_version": "1"}, {}, {"state_version": 1, "pin": {}},
         {"state_version": 1, "pin": "why"}, {"state_version": 1, "pin": {"reason": "x", "until": "soon"}},
-        {"state_version": 1, "pin": {"reason": "x", "until": 5}}, {"state_version": 1, "verified": "soon"},
-        {"state_version": 1, "verified": 5}, {"state_version": 1, "copies": 5}, {"state_version": 1, "copies": "vault"},
-        {"state_version": 1, "verified_level": {}},
+        {"state_version": 1, "pin": {"reason": "x", "until": 5}}, {"state_version": 1, "levels": "soon"},
+        {"state_version": 1, "levels": {"archive": 5}}, {"state_version": 1, "levels": 5}, {"state_version": 1, "copies": 5},
+        {"state_version": 1, "copies": "vault"},
+        {"state_version": 1, "levels": {"what": "2025-11-05T14:30:00Z"}}, {"state_version": 1, "failure": {}},
+        {"state_version": 1, "failure": {"at": "2025-11-05T14:30:00Z", "level": 1, "kind": "x", "problem": "x"}},
     ],
 )  # fmt: skip
 def test_a_state_that_cannot_be_believed_is_refused(document: dict[str, Any]) -> None:

@@ -25,10 +25,10 @@ def days_ago(days: float, size: int, **changes: Any) -> Backup:
 
 def test_the_figures_of_one_database() -> None:
     backups = [
-        days_ago(1, 3000, duration=timedelta(seconds=3), verified=NOW, pin=Pin("x")),
+        days_ago(1, 3000, duration=timedelta(seconds=3), levels={"archive": NOW}, pin=Pin("x")),
         days_ago(3, 1000, duration=timedelta(seconds=2), pin=Pin("x", NOW)),
         days_ago(2, 2000, duration=timedelta(seconds=2.5)),
-        days_ago(0.5, 9999, problem="shop.dump is missing", verified=NOW, pin=Pin("x")),
+        days_ago(0.5, 9999, problem="shop.dump is missing", levels={"archive": NOW}, pin=Pin("x")),
     ]
     figures = {
         "count": 3,

@@ -97,7 +97,7 @@ def test_every_row_is_one_line_and_every_column_begins_at_one_place(rows: list[t
 def test_backups_are_listed_with_what_is_remarkable() -> None:
     backups = [
         days_ago(-1),
-        days_ago(0.5, size=183_400_000, duration=timedelta(seconds=75), verified=NOW, copies=("nas", "s3")),
+        days_ago(0.5, size=183_400_000, duration=timedelta(seconds=75), levels={"archive": NOW}, copies=("nas", "s3")),
         days_ago(2, partial=True, label="nightly", pin=Pin("why", NOW + timedelta(days=1))),
         days_ago(3, pin=Pin("ended", NOW)),
         days_ago(4, kind="globals", format="plain", compression="none", pin=Pin("why")),
@@ -107,7 +107,7 @@ def test_backups_are_listed_with_what_is_remarkable() -> None:
         "DATABASE       BACKUP                                 AGE      SIZE    TOOK  FORMAT  COMPRESSION  REMARKS",
         "main/shop      shop_2025-11-06_14-30-00     in the future    1.0 kB    4.0s  custom  zstd:1",
         "main/shop      shop_2025-11-05_02-30-00               12h  183.4 MB  1m 15s  custom  zstd:1       "
-        "verified 2025-11-05T14:30:00Z, copies nas s3",
+        "verified (archive) 2025-11-05T14:30:00Z, copies nas s3",
         "main/shop      shop_2025-11-03_14-30-00                2d    1.0 kB    4.0s  custom  zstd:1       "
         "partial, label nightly, pinned until 2025-11-06T14:30:00Z",
         "main/shop      shop_2025-11-02_14-30-00                3d    1.0 kB    4.0s  custom  zstd:1",
@@ -127,7 +127,7 @@ def test_an_empty_list_says_so() -> None:
 
 def test_figures_are_shown_with_the_policy() -> None:
     backups = [
-        days_ago(1, size=3_000_000, verified=NOW),
+        days_ago(1, size=3_000_000, levels={"archive": NOW}),
         days_ago(3, size=1_000_000),
         days_ago(2, database="\x1b[31mred", size=0, problem="cut"),
         days_ago(-1, kind="globals", size=2000, pin=Pin("x")),

@@ -1,0 +1,59 @@
+# Copyright: pgkeep contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection.
+"""The commands that read backups back: verify and restore."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from typing import Any, Callable
+
+from . import console
+from .adapters.process import Cancellation
+from .domain.errors import DONE
+from .domain.model import Connection, options_of
+from .domain.text import printable
+
+Raw = dict[str, Any]
+
+
+def verify(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
+    """Given the command line of `pgkeep verify`, carry it out; return the exit code."""
+    from .services import verify as service
+
+    options = console.repository(arguments, console.options(arguments, ("repository", "bin_dir")))
+    result = service.verify(options, arguments["dry_run"], clock, cancellation)
+    if arguments["json"]:
+        console.print_json(result.to_json())
+    else:
+        console.write(sys.stdout, *(printable(service.line(item)) for item in result.verifications))
+        console.write(sys.stdout, service.summary(result))
+    console.warn(result.warnings)
+    for item in result.bad:
+        console.error(f"{item.backup.id}: {item.verdict}: {item.problem}")
+    code: int = result.exit_code
+    return code
+
+
+def restore(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
+    """Given the command line of `pgkeep restore`, carry it out; return the exit code."""
+    from .services import restore as service
+
+    # Of a job only how to reach the server and the repository: what it dumps says nothing about a restore.
+    options = console.options(arguments, (*options_of(Connection), "repository", "instance", "bin_dir"))
+    options = console.repository(arguments, options)
+    if arguments["list"]:
+        console.write(sys.stdout, *map(printable, service.contents(options, cancellation).splitlines()))
+        return DONE
+    result = service.restore(options, arguments["dry_run"], clock, cancellation, console.observer(arguments))
+    if arguments["json"]:
+        console.print_json(result.to_json())
+    elif result.check or not result.changed:
+        console.write(sys.stdout, printable(result.message))
+    if result.check or arguments["json"] or not result.changed:
+        console.warn(result.warnings)
+    code: int = result.exit_code
+    return code

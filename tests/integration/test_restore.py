@@ -1,0 +1,271 @@
+# Copyright: pgkeep contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Restores on real servers: what comes back, where to, and that nothing is touched where one fails."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.errors import PgkeepError
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.restore import Restored, restore
+
+from tests.integration.samples import Engine, contents, make_sample, manifest
+from tests.keeper import Keeper
+from tests.postgres import Server, quote_identifier
+
+FreshDatabase = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def database(debian_server: Server) -> str:
+    """The sample, of which nothing here changes anything."""
+    return make_sample(debian_server, "restored_from")
+
+
+@pytest.fixture
+def engine(debian_server: Server, tmp_path: Path) -> Engine:
+    return Engine(debian_server, tmp_path / "repository")
+
+
+@pytest.fixture
+def target(debian_server: Server, fresh_role: Callable[..., str]) -> Any:
+    """The name of a database that does not exist, and is gone afterwards, before any role, with whatever begins so."""
+    name = f"target_{os.urandom(4).hex()}"
+    yield name
+    for found in databases(debian_server):
+        if found.startswith(name):
+            debian_server.psql(f"DROP DATABASE {quote_identifier(found)} WITH (FORCE)")
+
+
+def databases(server: Server) -> list[str]:
+    return server.psql("SELECT datname FROM pg_database ORDER BY 1").splitlines()
+
+
+def restored(
+    engine: Engine, target: str | None = None, check: bool = False, server: Server | None = None, **more: Any
+) -> Restored:
+    place = server or engine.server
+    raw = {
+        "repository": str(engine.repository),
+        "login_unix_socket": str(place.socket_dir),
+        "login_port": place.port,
+        "bin_dir": str(place.bindir),
+        "target": target,
+        **more,
+    }
+    return restore({name: value for name, value in raw.items() if value is not None}, check, engine.clock)
+
+
+def refused(engine: Engine, target: str | None, *parts: str, **more: Any) -> None:
+    """Assert that a restore is refused with each of the parts, in check mode as well, and that no database changes."""
+    before = databases(engine.server)
+    for check in (True, False):
+        with pytest.raises(PgkeepError) as caught:
+            restored(engine, target, check, **more)
+        for part in parts:
+            assert part in str(caught.value)
+    assert databases(engine.server) == before
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip:1", "zstd:1"])
+@pytest.mark.parametrize("form", ["custom", "directory", "plain", "tar"])
+def test_a_backup_of_every_form_comes_back(
+    engine: Engine, database: str, target: str, form: str, compression: str
+) -> None:
+    if form == "directory" and compression.startswith("zstd"):
+        compression = "gzip:3"  # pg_dump 15 has no zstd inside
+    engine.take(database, format=form, compression=compression)
+    planned = restored(engine, target, check=True, database=database)
+    assert (planned.changed, planned.where.action) == (True, "create")
+    assert target not in databases(engine.server)
+    result = restored(engine, target, database=database, jobs=2)
+    assert (result.changed, result.warnings) == (True, ())
+    assert {"checksum", "create", "restore", "analyze", "swap"} == result.seconds.keys()
+    assert contents(engine.server, target) == contents(engine.server, database)
+    assert not [name for name in databases(engine.server) if name.startswith("pgkeep_restore_")]
+    jobs = [word for word in result.command if word.startswith("--jobs")]
+    assert jobs == (["--jobs=2"] if form in ("custom", "directory") else [])
+
+
+def test_the_database_itself_comes_back(engine: Engine, target: str, fresh_role: Callable[..., str]) -> None:
+    server, owner = engine.server, fresh_role(engine.server)
+    name = f"{target}_source"
+    server.psql(
+        f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' OWNER {owner}"
+        " CONNECTION LIMIT 7"
+    )
+    server.psql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    server.psql(f"ALTER ROLE {owner} IN DATABASE {name} SET work_mem = '7MB'")
+    server.psql(f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC; COMMENT ON DATABASE {name} IS 'it''s'")
+    query = """SELECT pg_get_userbyid(datdba), encoding, datcollate, datconnlimit, datacl,
+                      shobj_description(d.oid, 'pg_database'), array_agg(setconfig ORDER BY setrole)
+               FROM pg_database d LEFT JOIN pg_db_role_setting ON setdatabase = d.oid WHERE datname = '{}'
+               GROUP BY d.oid, 1, 2, 3, 4, 5, 6"""
+    engine.take(name)
+    restored(engine, target, database=name)
+    assert server.psql(query.format(target)) == server.psql(query.format(name))
+
+
+def test_in_place_keeps_the_old_one_under_a_dated_name(engine: Engine, debian_server: Server, target: str) -> None:
+    make_sample(debian_server, target)
+    taken = engine.take_one(target)
+    before = contents(debian_server, target)
+    debian_server.psql("DELETE FROM orders", target)
+    result = restored(engine, database=target, replace=target)
+    assert (result.where.action, result.backup.id) == ("replace", taken.id)
+    assert contents(debian_server, target) == before
+    assert result.old
+    assert result.old.startswith(f"{target}_20")
+    assert debian_server.psql("SELECT count(*) FROM orders", result.old) == "0"
+    again = restored(engine, database=target, replace=target, drop_old=True)
+    assert (again.old, [name for name in databases(debian_server) if name.startswith(target)]) == (
+        None,
+        [target, result.old],
+    )
+
+
+def test_sessions_on_the_live_one_are_handled_as_asked(engine: Engine, debian_server: Server, target: str) -> None:
+    debian_server.psql(f"CREATE DATABASE {target}")
+    engine.take(target)
+    link = psycopg2.connect(debian_server.conninfo(target))
+    refused(engine, None, "1 sessions use", "set `sessions`", database=target, replace=target)
+    before = databases(debian_server)
+    with pytest.raises(PgkeepError, match="was not replaced and is as it was"):
+        restored(engine, database=target, replace=target, sessions="wait", sessions_timeout="1s")
+    assert databases(debian_server) == before
+    assert restored(engine, database=target, replace=target, sessions="terminate").changed
+    with pytest.raises(psycopg2.OperationalError), link.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    link.close()
+
+
+def test_an_existing_database_is_never_replaced_by_mistake(engine: Engine, database: str, target: str) -> None:
+    engine.take(database)
+    refused(engine, None, "exists", f"set `replace` to {database!r}", database=database)
+    refused(engine, target, "have to be the same", database=database, replace=database)
+    skipped = restored(engine, database=database, if_exists="skip")
+    assert (skipped.changed, skipped.where.action) == (False, "skip")
+
+
+def test_an_empty_database_is_filled_and_another_is_not(engine: Engine, database: str, target: str) -> None:
+    engine.take(database)
+    engine.server.psql(f"CREATE DATABASE {target} TEMPLATE template0 ENCODING 'UTF8'")
+    assert restored(engine, target, database=database, if_exists="fill").where.action == "fill"
+    assert contents(engine.server, target) == contents(engine.server, database)
+    refused(engine, target, "is not empty", database=database, if_exists="fill")
+
+
+def test_a_damaged_archive_leaves_everything_as_it_was(engine: Engine, debian_server: Server, target: str) -> None:
+    make_sample(debian_server, target)
+    taken = engine.take_one(target)
+    before = (contents(debian_server, target), databases(debian_server))
+    file = Path(taken.path, manifest(taken)["files"][0]["path"])
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(PgkeepError, match="altered"):
+        restored(engine, database=target, replace=target)
+    with pytest.raises(PgkeepError, match="is as it was"):
+        restored(engine, database=target, replace=target, checksum=False)
+    os.truncate(file, file.stat().st_size // 2)
+    with pytest.raises(PgkeepError, match="damaged"):
+        restored(engine, database=target, replace=target)
+    assert (contents(debian_server, target), databases(debian_server)) == before
+
+
+def test_a_preflight_lists_everything_that_is_missing_at_once(
+    engine: Engine, embedded_server: Server, debian_server: Server, target: str, fresh_role: Callable[..., str]
+) -> None:
+    role = fresh_role(debian_server)
+    debian_server.psql(f"CREATE DATABASE {target}_source OWNER {role}")
+    engine.take(f"{target}_source")
+    with pytest.raises(PgkeepError) as caught:
+        restored(engine, target, server=embedded_server, database=f"{target}_source")
+    assert f"roles are missing: {role}" in str(caught.value)
+    assert "`create_roles`" in str(caught.value)
+    result = restored(
+        engine, target, server=embedded_server, database=f"{target}_source", no_owner=True, no_privileges=True
+    )
+    try:
+        assert result.changed, "a backup of 15 restores on 18"
+    finally:
+        embedded_server.psql(f"DROP DATABASE {target}")
+
+
+def test_a_newer_backup_is_refused_in_plain_words(
+    embedded_server: Server, debian_server: Server, target: str, tmp_path: Path
+) -> None:
+    newer = Engine(embedded_server, tmp_path / "repository")
+    embedded_server.psql(f"CREATE DATABASE {target}")
+    try:
+        newer.take(target)
+        with pytest.raises(PgkeepError) as caught:
+            restored(newer, target, server=debian_server, database=target)
+        assert "the backup is of PostgreSQL 18 and the server has version 15, which is older" in str(caught.value)
+        with pytest.raises(PgkeepError, match="sets transaction_timeout"):
+            restored(newer, target, server=debian_server, database=target, bin_dir=str(embedded_server.bindir))
+    finally:
+        embedded_server.psql(f"DROP DATABASE {target}")
+
+
+def test_a_role_without_rights_restores_its_own_database(
+    engine: Engine, debian_server: Server, target: str, fresh_role: Callable[..., str]
+) -> None:
+    role = fresh_role(debian_server, "LOGIN CREATEDB")
+    source = f"{target}_source"
+    debian_server.psql(f"CREATE DATABASE {source} OWNER {role}")
+    debian_server.psql(
+        "CREATE EXTENSION IF NOT EXISTS plpgsql; COMMENT ON EXTENSION plpgsql IS 'changed';"
+        f"CREATE SCHEMA mine AUTHORIZATION {role}; CREATE TABLE mine.t AS SELECT generate_series(1, 10) i;"
+        f"ALTER TABLE mine.t OWNER TO {role}",
+        source,
+    )
+    engine.take(source)
+    assert restored(engine, target, database=source, login_user=role).changed
+    assert contents(debian_server, target) == contents(debian_server, source)
+    debian_server.psql(f"DROP DATABASE {target}; ALTER ROLE {role} NOCREATEDB".replace("; ", ";\n"))
+    refused(engine, target, "may not create databases", database=source, login_user=role)
+
+
+def test_single_tables_and_schemas(engine: Engine, database: str, target: str) -> None:
+    engine.take(database)
+    restored(engine, target, database=database, tables=["trail"], schemas=["audit"], if_exists="fail", no_owner=True)
+    assert set(contents(engine.server, target)) == {"audit.trail", "large objects"}
+
+
+def test_which_backup(engine: Engine, database: str, target: str) -> None:
+    first = engine.take_one(database, label="one")
+    second = engine.take_one(database)
+    assert restored(engine, target, True, database=database).backup.id == second.id
+    assert restored(engine, target, True, database=database, label="one").backup.id == first.id
+    assert restored(engine, target, True, backup=first.id).backup.id == first.id
+    assert restored(engine, target, True, database=database, before=second.created.isoformat()).backup.id == first.id
+    refused(engine, target, "never verified", database=database, verified=True)
+    refused(engine, target, "there is no backup of 'nowhere'", database="nowhere")
+
+
+def test_the_command_restores_lists_and_says_what_it_did(
+    engine: Engine, database: str, target: str, program: Path
+) -> None:
+    taken = engine.take_one(database)
+    keeper = Keeper(program, engine.server, engine.repository)
+    listed = keeper.run("restore", database, "--list", f"--bin-dir={engine.server.bindir}")
+    assert "TABLE DATA public orders" in listed.out, listed
+    arguments = (database, f"--target={target}", *keeper.connection)
+    planned = keeper.run("restore", "--dry-run", *arguments)
+    assert planned.out.startswith(f"would restore {taken.id} into {target}"), planned
+    done = keeper.run("restore", *arguments)
+    assert (done.code, done.err) == (0, ""), done
+    assert f"{target}: done, restored {taken.id} into {target}" in done.out
+    again = keeper.run("restore", *arguments)
+    assert again.code == 2
+    assert "exists" in again.err
+    skipped = keeper.run("restore", "--json", "--if-exists=skip", *arguments)
+    assert (skipped.code, skipped.json["action"]) == (0, "skip")
