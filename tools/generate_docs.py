@@ -46,10 +46,12 @@ FRAGMENTS = (
     model.ListingOptions,
     model.PruneOptions,
     model.VerifyOptions,
+    model.DrillOptions,
     model.Choice,
     model.RestoreOptions,
+    model.RunbookOptions,
 )
-ANSIBLE_TYPES = {"duration": "str", "size": "str", "time": "str", "password": "str"}
+ANSIBLE_TYPES = {"duration": "str", "size": "str", "time": "str", "password": "str", "checks": "list"}
 
 
 def fragment_name(cls: type) -> str:
@@ -80,7 +82,10 @@ def documented(option: model.Option, siblings: dict[str, model.Option]) -> dict[
     if option.choices:
         entry["choices"] = list(option.choices)
     if option.default is not None:
-        entry["default"] = list(option.default) if option.kind == "list" else option.default
+        entry["default"] = list(option.default) if isinstance(option.default, tuple) else option.default
+    if option.kind == "checks":
+        inner = model.options_of(model.Check)
+        entry.update(elements="dict", suboptions={name: documented(item, inner) for name, item in inner.items()})
     return entry
 
 

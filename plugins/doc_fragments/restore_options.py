@@ -85,6 +85,15 @@ options:
       - Create missing roles as the nearest backup of the globals has them.
     type: bool
     default: false
+  existing_roles:
+    description:
+      - 'When globals are restored: what to do with roles that exist and differ. V(leave) them as they are, or V(update)
+        them to what the backup says.'
+    type: str
+    choices:
+      - leave
+      - update
+    default: leave
   checksum:
     description:
       - First compare every byte of the backup with its manifest.

@@ -12,12 +12,14 @@ class ModuleDocFragment:
 options:
   level:
     description:
-      - V(checksum) reads every byte and compares it with the manifest; V(archive) also lets the tool that restores
-        read the archive to its end.
+      - 'V(checksum) reads every byte and compares it with the manifest; V(archive) also lets the tool that restores
+        read the archive to its end; V(restore) is the drill: it also restores the backup into a throw-away server
+        and proves that the contents are equal.'
     type: str
     choices:
       - checksum
       - archive
+      - restore
     default: archive
   latest:
     description:

@@ -11,10 +11,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .._core.domain.model import Option, options_of
+from .._core.domain.model import Check, Option, options_of
 
 # Kinds whose text the core parses; every other kind has the same name as Ansible's type.
-TYPES = {"duration": "str", "size": "str", "time": "str", "password": "str"}
+TYPES = {"duration": "str", "size": "str", "time": "str", "password": "str", "checks": "list"}
 
 # Options that Ansible takes for secrets because of their names.
 _SOUNDS_SECRET = re.compile("pass|secret|token|key")
@@ -25,10 +25,12 @@ def argument(name: str, option: Option) -> dict[str, Any]:
     result: dict[str, Any] = {"type": TYPES.get(option.kind, option.kind)}
     if option.kind == "list":
         result["elements"] = "str"
+    if option.kind == "checks":
+        result.update(elements="dict", options=argument_spec(Check))
     if option.required:
         result["required"] = True
     if option.default is not None:
-        result["default"] = list(option.default) if option.kind == "list" else option.default
+        result["default"] = list(option.default) if isinstance(option.default, tuple) else option.default
     if option.choices:
         result["choices"] = list(option.choices)
     if option.kind == "password" or _SOUNDS_SECRET.search(name):

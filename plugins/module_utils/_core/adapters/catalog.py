@@ -23,6 +23,7 @@ from .files import hash_file, read_small
 Found = Union[Backup, Foreign]
 _NONE_OF_OURS = "not a backup"
 _OWN_NAMES = (naming.INPROGRESS_PREFIX, naming.TRASH_PREFIX)
+_OWN_FILES = (naming.LOCK_NAME, naming.DRILLS_NAME)
 
 
 def read_manifest(path: str) -> dict[str, Any]:
@@ -162,7 +163,7 @@ def scan_database(
     except OSError as error:
         raise RepositoryError(f"{path} cannot be read: {error.strerror}") from None
     for entry in entries:
-        if entry.name == naming.LOCK_NAME or entry.name.startswith(_OWN_NAMES):
+        if entry.name in _OWN_FILES or entry.name.startswith(_OWN_NAMES):
             continue
         if not entry.is_dir(follow_symlinks=False):
             yield Foreign(entry.path, "a symbolic link" if entry.is_symlink() else _NONE_OF_OURS)

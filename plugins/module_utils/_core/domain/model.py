@@ -27,13 +27,14 @@ COMPRESSION_PATTERN = r"^(auto|none|(gzip|lz4|zstd)(:[0-9]{1,2})?)$"
 RESERVE_PATTERN = r"^([0-9]+(\.[0-9]+)?%|[0-9]+(\.[0-9]+)? ?([kKMGT]i?)?B?)$"
 INSTANCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 LABEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$"
+CONFIG_DIRECTORY = "/etc/pgkeep"
 
 
 @dataclass(frozen=True)
 class Option:
     """One option: its kind decides the type in each front and how its text becomes a value."""
 
-    kind: str  # str | int | bool | list | path | duration | size | time | password
+    kind: str  # str | int | bool | list | path | duration | size | time | password | checks (a list of Check)
     help: str  # whole sentences; `code` in backquotes
     default: Any = None  # as a user would write it
     required: bool = False
@@ -42,11 +43,17 @@ class Option:
     minimum: int | None = None
 
 
+def _checks(raw: Any) -> tuple[Check, ...]:
+    """Given checks as a user wrote them (a text is a query alone), return them; raise ConfigurationError."""
+    return tuple(build(Check, item if isinstance(item, Mapping) else {"query": item}) for item in raw)
+
+
 _PARSERS: dict[str, Callable[[Any], Any]] = {
     "duration": parse_duration,
     "size": parse_size,
     "time": parse_time,
     "list": tuple,
+    "checks": _checks,
 }
 
 
@@ -299,9 +306,10 @@ class VerifyOptions:
     level: str = option(
         "str",
         "`checksum` reads every byte and compares it with the manifest; `archive` also lets the tool that restores read"
-        " the archive to its end.",
+        " the archive to its end; `restore` is the drill: it also restores the backup into a throw-away server and"
+        " proves that the contents are equal.",
         "archive",
-        choices=("checksum", "archive"),
+        choices=LEVELS,
     )
     latest: bool = option("bool", "Of each database only the newest backup that is not partial.", False)
     sample: int | None = option(
@@ -312,6 +320,43 @@ class VerifyOptions:
     )
     deadline: timedelta = option("duration", "How long the verification of one backup may take.", "24h")
     bin_dir: str | None = option("path", "Directory of the client programs, instead of looking for them.")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A question to a restored database, and the answer that it has to give."""
+
+    query: str = option("str", "SQL of one statement, run as the superuser of the throw-away server.", required=True)
+    expected: str = option(
+        "str",
+        "What the query has to return, as psql prints it unaligned: a line for each row, columns separated by `|`.",
+        "t",
+    )
+    database: str | None = option("str", "Ask only in backups of this database.")
+
+
+@dataclass(frozen=True)
+class DrillOptions:
+    """How backups are restored into a throw-away server, for level `restore` alone."""
+
+    checks: tuple[Check, ...] = option(
+        "checks", "Queries to run in the restored database, and what each has to return.", ()
+    )
+    preload: tuple[str, ...] = option(
+        "list", "Libraries for `shared_preload_libraries` of the throw-away server, where extensions need them.", ()
+    )
+    sandbox: bool = option(
+        "bool",
+        "Keep what is restored from the host with bubblewrap: a dump may carry anybody's code. Without it that code has"
+        " the rights of the user that runs the drill.",
+        True,
+    )
+    work_dir: str = option(
+        "path",
+        "Directory for the throw-away server and its data, as large as the database, and for archives that have to be"
+        " unpacked to be restored in parallel.",
+        "/var/tmp",  # noqa: S108
+    )
 
 
 @dataclass(frozen=True)
@@ -362,6 +407,13 @@ class RestoreOptions:
     no_privileges: bool = option("bool", "Recorded privileges (GRANT, REVOKE) are ignored.", False)
     no_tablespaces: bool = option("bool", "Everything goes to the default tablespace.", False)
     create_roles: bool = option("bool", "Create missing roles as the nearest backup of the globals has them.", False)
+    existing_roles: str = option(
+        "str",
+        "When globals are restored: what to do with roles that exist and differ. `leave` them as they are, or `update`"
+        " them to what the backup says.",
+        "leave",
+        choices=("leave", "update"),
+    )
     checksum: bool = option("bool", "First compare every byte of the backup with its manifest.", True)
     analyze: bool = option("bool", "Collect the planner's statistics after restoring.", True)
     deadline: timedelta = option("duration", "How long restoring the archive may take.", "24h")
@@ -371,6 +423,14 @@ class RestoreOptions:
         "Directory for an archive that has to be unpacked to be restored in parallel.",
         "/var/tmp",  # noqa: S108
     )
+
+
+@dataclass(frozen=True)
+class RunbookOptions:
+    """What a recovery document is written about."""
+
+    config_dir: str = option("path", "Directory of the jobs' configuration.", CONFIG_DIRECTORY)
+    path: str | None = option("path", "File to write the document to. Without it the document is only returned.")
 
 
 @dataclass(frozen=True)
@@ -384,8 +444,6 @@ class AdoptOptions:
         "bool", "Remove the original once the adopted backup is complete. Without it the dump is copied.", False
     )
 
-
-CONFIG_DIRECTORY = "/etc/pgkeep"
 
 # What a job does that says nothing about retention.
 JOB_POLICY = Policy(keep_last=10, keep_days=30)

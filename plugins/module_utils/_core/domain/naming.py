@@ -25,6 +25,7 @@ INPROGRESS_PREFIX = ".inprogress-"
 TRASH_PREFIX = ".trash-"
 MANIFEST_NAME = "manifest.json"
 STATE_NAME = "state.json"
+DRILLS_NAME = "drills.jsonl"
 
 # A name of 63 bytes, PostgreSQL's longest, with each byte encoded. A time and suffixes then still fit into the 255
 # bytes that file systems allow.

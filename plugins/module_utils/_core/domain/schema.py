@@ -18,10 +18,21 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from .model import Connection, DumpOptions, Location, Option, Policy, RunOptions, Selection, options_of
+from .model import (
+    Check,
+    Connection,
+    DrillOptions,
+    DumpOptions,
+    Location,
+    Option,
+    Policy,
+    RunOptions,
+    Selection,
+    options_of,
+)
 from .quantities import DURATION_PATTERN, SIZE_PATTERN, TIME_PATTERN
 
-JOB_CLASSES = (Connection, Location, Selection, DumpOptions, RunOptions, Policy)
+JOB_CLASSES = (Connection, Location, Selection, DumpOptions, RunOptions, Policy, DrillOptions)
 
 # What a person may write into a file besides options.
 REMARKS = {
@@ -67,6 +78,18 @@ class Problem:
 
 def property_schema(option: Option) -> dict[str, Any]:
     """Given an option, return its JSON Schema. null means "not said", for options that need not be said."""
+    if option.kind == "checks":
+        return {
+            "type": "array",
+            "description": option.help,
+            "default": list(option.default),
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": [name for name, item in options_of(Check).items() if item.required],
+                "properties": {name: property_schema(item) for name, item in options_of(Check).items()},
+            },
+        }
     result: dict[str, Any] = {**_TYPES[option.kind], "description": option.help}
     if option.pattern:
         result["pattern"] = option.pattern

@@ -1,0 +1,212 @@
+# Copyright: pgkeep contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection.
+"""SQL scripts as pg_dump, pg_dumpall and pg_restore write them, cut into statements and rows as they come.
+
+Only as much of SQL is known as it takes to find where a statement ends: strings, identifiers, comments, dollar quotes.
+What is kept is one statement or the beginning of one row, however long the script is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Callable, Optional
+
+Rows = Callable[[Sequence[bytes]], None]  # takes rows as COPY writes them, without their line ends
+Statement = Callable[[bytes], Optional[Rows]]  # given a statement, and who takes the rows where it is followed by some
+
+_TOKEN = re.compile(rb"'|\"|;|\\|--|/\*|\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$")
+_WORD = re.compile(rb"[A-Za-z0-9_$\x80-\xff]")
+_LONGEST_TOKEN = 66  # bytes; a dollar quote's tag is an identifier
+_BLANK = b" \t\r\n"
+_STRING_END = re.compile(rb"['\\]")
+_COMMENT_EDGE = re.compile(rb"/\*|\*/")
+_OLD_STRINGS = re.compile(rb"SET standard_conforming_strings = (on|off);")
+
+
+class ScriptError(ValueError):
+    """A script that ends in the middle of something."""
+
+
+class Script:
+    """Takes a script piece by piece; calls `statement` with each statement and `comment` with each comment line that
+    stands between two statements.
+    """
+
+    def __init__(self, statement: Statement, comment: Callable[[bytes], None] = lambda line: None) -> None:
+        self._statement, self._comment = statement, comment
+        self._text = bytearray()  # from the begin of the statement, or from a row's
+        self._at = 0  # before it, all of the text was looked at
+        self._inside: Callable[[], bool] | None = None  # looks for the end of what `_at` is in
+        self._tag, self._depth = b"", 0
+        self._backslashes = False  # standard_conforming_strings is off
+        self._expected: Rows | None = None  # rows that begin on the next line
+        self._rows: Rows | None = None  # rows that we are among
+        self._row: list[bytes] = []  # pieces of an unfinished row
+
+    def feed(self, data: bytes) -> None:
+        """Given the next piece of the script, pass on the statements and rows that end in it."""
+        rest: bytes | None = data
+        while rest is not None:
+            rest = self._feed_rows(rest) if self._rows else self._feed_text(rest)
+
+    def end(self) -> None:
+        """The script is over; raise ScriptError where it cannot be."""
+        if self._rows or self._expected:
+            raise ScriptError("it ends among the rows of a table")
+        if self._inside and self._inside != self._find_line_end:
+            raise ScriptError("it ends inside a string, an identifier or a comment")
+        if not self._inside and self._text.strip(_BLANK):
+            raise ScriptError("it ends in the middle of a statement")
+
+    # --- rows ---
+
+    def _feed_rows(self, data: bytes) -> bytes | None:
+        """Given bytes among rows, pass the rows on; return what comes after them, None while they go on."""
+        if b"\n" not in data:
+            self._row.append(data)
+            return None
+        block = b"".join((*self._row, data)) if self._row else data
+        self._row = []
+        if block.startswith(b"\\.\n"):
+            self._rows = None
+            return block[3:]
+        end = block.find(b"\n\\.\n")
+        last = end if end >= 0 else block.rfind(b"\n")
+        if self._rows:
+            self._rows(block[:last].split(b"\n"))
+        if end >= 0:
+            self._rows = None
+            return block[end + 4 :]
+        if last + 1 < len(block):
+            self._row.append(block[last + 1 :])
+        return None
+
+    # --- statements ---
+
+    def _feed_text(self, data: bytes) -> bytes | None:
+        """Given text, pass its statements on; return what is left of it where rows begin, else None."""
+        self._text += data
+        more = True
+        while more and not self._expected:
+            more = self._inside() if self._inside else self._find_token()
+        line_end = self._text.find(b"\n") if self._expected else -1
+        if line_end < 0:
+            return None
+        rest = bytes(self._text[line_end + 1 :])
+        self._text.clear()
+        self._rows, self._expected = self._expected, None
+        return rest
+
+    def _leave(self, at: int) -> bool:
+        self._at, self._inside = at, None
+        return True
+
+    def _find_token(self) -> bool:
+        """Look for what a statement can end with, or begin something else with; return whether it was there."""
+        found = _TOKEN.search(self._text, self._at)
+        if not found:
+            self._at = max(self._at, len(self._text) - _LONGEST_TOKEN)
+            return False
+        token, at = found.group(), found.end()
+        if token == b";":
+            self._end_statement(at)
+        elif token == b"'":
+            self._at = at
+            self._inside = self._find_escaped_end if self._has_escapes(found.start()) else self._find_string_end
+        elif token == b'"':
+            self._at, self._inside = at, self._find_identifier_end
+        elif token == b"/*":
+            self._at, self._inside, self._depth = at, self._find_comment_end, 1
+        elif token == b"--" or (token == b"\\" and not self._text[: found.start()].strip(_BLANK)):
+            self._at, self._inside = at, self._find_line_end
+        elif token.startswith(b"$") and not self._follows_word(found.start()):
+            self._at, self._inside, self._tag = at, self._find_dollar_end, token
+        else:
+            self._at = at
+        return True
+
+    def _end_statement(self, at: int) -> None:
+        text = bytes(self._text[:at]).lstrip(_BLANK)
+        del self._text[:at]
+        self._at = 0
+        strings = _OLD_STRINGS.fullmatch(text)
+        if strings:
+            self._backslashes = strings.group(1) == b"off"
+        self._expected = self._statement(text)
+
+    def _follows_word(self, at: int) -> bool:
+        return at > 0 and _WORD.match(self._text, at - 1) is not None
+
+    def _has_escapes(self, at: int) -> bool:
+        """Given where a string begins, return whether a backslash in it has a meaning."""
+        marked = at > 0 and bytes(self._text[at - 1 : at]) in (b"E", b"e") and not self._follows_word(at - 1)
+        return marked or self._backslashes
+
+    def _find_string_end(self) -> bool:  # a doubled quote ends one and begins the next, which comes to the same
+        return self._find(b"'")
+
+    def _find_identifier_end(self) -> bool:
+        return self._find(b'"')
+
+    def _find_dollar_end(self) -> bool:
+        return self._find(self._tag)
+
+    def _find(self, closing: bytes) -> bool:
+        end = self._text.find(closing, self._at)
+        if end >= 0:
+            return self._leave(end + len(closing))
+        self._at = max(self._at, len(self._text) - len(closing) + 1)
+        return False
+
+    def _find_escaped_end(self) -> bool:
+        while True:
+            found = _STRING_END.search(self._text, self._at)
+            if not found:
+                self._at = len(self._text)
+                return False
+            if found.group() == b"'":
+                return self._leave(found.end())
+            if found.end() == len(self._text):
+                self._at = found.start()
+                return False
+            self._at = found.end() + 1
+
+    def _find_comment_end(self) -> bool:
+        while self._depth:
+            found = _COMMENT_EDGE.search(self._text, self._at)
+            if not found:
+                self._at = max(self._at, len(self._text) - 1)
+                return False
+            self._depth += 1 if found.group() == b"/*" else -1
+            self._at = found.end()
+        if self._text.lstrip(_BLANK).startswith(b"/*"):  # between two statements
+            del self._text[: self._at]
+            self._at = 0
+        return self._leave(self._at)
+
+    def _find_line_end(self) -> bool:
+        """Look for the end of a comment, or of a command to psql; between two statements it is no part of either."""
+        end = self._text.find(b"\n", self._at)
+        if end < 0:
+            self._at = max(self._at, len(self._text) - 1)
+            return False
+        line = bytes(self._text[:end]).lstrip(_BLANK)
+        if line.startswith((b"--", b"\\")):
+            del self._text[: end + 1]
+            if line.startswith(b"--"):
+                self._comment(line)
+            return self._leave(0)
+        return self._leave(end + 1)
+
+
+def statements(script: bytes) -> list[bytes]:
+    """Given a whole script without rows, return its statements in order; raise ScriptError."""
+    found: list[bytes] = []
+    reader = Script(found.append)
+    reader.feed(script)
+    reader.end()
+    return found
