@@ -284,7 +284,7 @@ backups:
           returned: always
           sample: checksum
         kind:
-          description: V(missing), V(truncated), V(altered), V(unreadable) or V(differs).
+          description: V(missing), V(truncated), V(altered), V(unreadable), V(unrestorable), V(differs) or V(unexpected).
           type: str
           returned: always
           sample: altered

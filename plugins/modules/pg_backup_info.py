@@ -222,7 +222,7 @@ backups:
           returned: always
           sample: checksum
         kind:
-          description: V(missing), V(truncated), V(altered), V(unreadable) or V(differs).
+          description: V(missing), V(truncated), V(altered), V(unreadable), V(unrestorable), V(differs) or V(unexpected).
           type: str
           returned: always
           sample: altered
@@ -288,6 +288,11 @@ statistics:
       type: int
       returned: always
       sample: 4
+    drilled:
+      description: Complete backups that were restored in a drill and found equal.
+      type: int
+      returned: always
+      sample: 1
     total_size:
       description: Bytes of all complete backups.
       type: int
@@ -318,6 +323,16 @@ statistics:
       type: int
       returned: always
       sample: 183402112
+    newest_verified:
+      description: Time of the newest backup that was verified (UTC), or V(null).
+      type: str
+      returned: always
+      sample: "2025-11-05T14:30:00Z"
+    newest_drilled:
+      description: Time of the newest backup that was restored in a drill and found equal (UTC), or V(null).
+      type: str
+      returned: always
+      sample: "2025-11-01T14:30:00Z"
     oldest:
       description: Time of the oldest complete backup (UTC), or V(null).
       type: str
@@ -369,6 +384,11 @@ statistics:
           type: int
           returned: always
           sample: 4
+        drilled:
+          description: Complete backups that were restored in a drill and found equal.
+          type: int
+          returned: always
+          sample: 1
         total_size:
           description: Bytes of all complete backups.
           type: int
@@ -399,6 +419,16 @@ statistics:
           type: int
           returned: always
           sample: 183402112
+        newest_verified:
+          description: Time of the newest backup that was verified (UTC), or V(null).
+          type: str
+          returned: always
+          sample: "2025-11-05T14:30:00Z"
+        newest_drilled:
+          description: Time of the newest backup that was restored in a drill and found equal (UTC), or V(null).
+          type: str
+          returned: always
+          sample: "2025-11-01T14:30:00Z"
         oldest:
           description: Time of the oldest complete backup (UTC), or V(null).
           type: str

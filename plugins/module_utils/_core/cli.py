@@ -26,6 +26,7 @@ from .domain.model import (
     AdoptOptions,
     Choice,
     Connection,
+    DrillOptions,
     DumpOptions,
     Filter,
     ListingOptions,
@@ -35,6 +36,7 @@ from .domain.model import (
     PruneOptions,
     Repository,
     RestoreOptions,
+    RunbookOptions,
     RunOptions,
     Scope,
     Selection,
@@ -55,6 +57,8 @@ EPILOG = (
 )
 # One name can belong to several classes; it is one option of the command, and the positional arguments have their own.
 _POSITIONAL = {"databases", "database"}
+_DRILL_VERIFY = {name: item for name, item in options_of(VerifyOptions).items() if name not in ("level", "latest")}
+_RUNBOOK = {name: item for name, item in options_of(RunbookOptions).items() if name != "config_dir"}  # every command's
 _ADOPT_RUN = {name: item for name, item in options_of(RunOptions).items() if name not in ("max_age", "parallel")}
 
 
@@ -65,10 +69,9 @@ def _add_option(parser: argparse.ArgumentParser, name: str, option: Option) -> N
     text = (option.help + more).replace("%", "%%")
     if option.kind == "bool":
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
-    elif option.kind == "list":
-        parser.add_argument(
-            flag, action="append", metavar="NAME", default=argparse.SUPPRESS, help=text + " Repeatable."
-        )
+    elif option.kind in ("list", "checks"):
+        word = "NAME" if option.kind == "list" else "QUERY"
+        parser.add_argument(flag, action="append", metavar=word, default=argparse.SUPPRESS, help=text + " Repeatable.")
     else:
         metavar = None if option.choices else option.kind.upper()
         kind: Callable[[str], Any] = int if option.kind == "int" else str
@@ -128,13 +131,25 @@ def _parser() -> argparse.ArgumentParser:
     verify = _add_command(commands, "verify", "Verify backups; what is found is kept with each and shown by list.")
     verify.add_argument("databases", help="Only backups of these databases; @globals means the globals.", **databases)
     verify.add_argument("--dry-run", **dry_run)
-    _add_options(verify, Repository, Filter, VerifyOptions)
+    _add_options(verify, Repository, Filter, VerifyOptions, DrillOptions)
+
+    drill = _add_command(
+        commands, "drill", "Restore backups into a throw-away server and prove that the contents are equal."
+    )
+    drill.add_argument("databases", help="Only backups of these databases; @globals means the globals.", **databases)
+    drill.add_argument("--all", action="store_true", help="Every backup that matches, not only the newest of each.")
+    drill.add_argument("--dry-run", **dry_run)
+    _add_options(drill, Repository, Filter, _DRILL_VERIFY, DrillOptions)
 
     restore = _add_command(commands, "restore", "Restore a database from a backup.")
     restore.add_argument("database", nargs="?", metavar="DATABASE", default=argparse.SUPPRESS, help="As backed up.")
     restore.add_argument("--list", action="store_true", help="Only print what is in the backup's archive.")
     restore.add_argument("--dry-run", **dry_run)
     _add_options(restore, Choice, RestoreOptions, Connection)
+
+    document = _add_command(commands, "runbook", "Write the recovery document of this host, in Markdown.")
+    document.add_argument("--dry-run", **dry_run)
+    _add_options(document, Repository, _RUNBOOK, Connection)
 
     run = _add_command(commands, "run", "Run a job: back up, then prune.", job=False)
     run.add_argument("job", metavar="JOB", help="Name of the job.")
@@ -298,10 +313,22 @@ def _verify(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancell
     return verify(arguments, clock, cancellation)
 
 
+def _drill(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
+    from .recovery import verify
+
+    return verify({**arguments, "level": "restore", "latest": not arguments.pop("all")}, clock, cancellation)
+
+
 def _restore(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
     from .recovery import restore
 
     return restore(arguments, clock, cancellation)
+
+
+def _runbook(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
+    from .recovery import runbook
+
+    return runbook(arguments, clock, cancellation)
 
 
 def _check_config(arguments: Raw, _clock: Callable[[], datetime], _cancellation: Cancellation) -> int:
@@ -324,7 +351,9 @@ _COMMANDS = {
     "stats": _stats,
     "prune": _prune,
     "verify": _verify,
+    "drill": _drill,
     "restore": _restore,
+    "runbook": _runbook,
     "run": _run,
     "adopt": _adopt,
     "check-config": _check_config,

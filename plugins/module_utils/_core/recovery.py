@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 # Note that this module util is **PRIVATE** to the collection.
-"""The commands that read backups back: verify and restore."""
+"""The commands that read backups back, verify and restore, and the one that says how: runbook."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any, Callable
 from . import console
 from .adapters.process import Cancellation
 from .domain.errors import DONE
-from .domain.model import Connection, options_of
-from .domain.text import printable
+from .domain.model import Connection, DrillOptions, options_of
+from .domain.text import change_lines, printable
 
 Raw = dict[str, Any]
 
@@ -24,12 +24,15 @@ def verify(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancella
     """Given the command line of `pgkeep verify`, carry it out; return the exit code."""
     from .services import verify as service
 
-    options = console.repository(arguments, console.options(arguments, ("repository", "bin_dir")))
-    result = service.verify(options, arguments["dry_run"], clock, cancellation)
+    from_job = ("repository", "bin_dir", *options_of(DrillOptions))
+    options = console.repository(arguments, console.options(arguments, from_job))
+    result = service.verify(options, arguments["dry_run"], clock, cancellation, console.observer(arguments))
     if arguments["json"]:
         console.print_json(result.to_json())
     else:
-        console.write(sys.stdout, *(printable(service.line(item)) for item in result.verifications))
+        if arguments["dry_run"]:
+            console.write(sys.stdout, *(printable(service.line(item)) for item in result.verifications))
+            console.write(sys.stdout, *result.protections)
         console.write(sys.stdout, service.summary(result))
     console.warn(result.warnings)
     for item in result.bad:
@@ -49,11 +52,35 @@ def restore(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancell
         console.write(sys.stdout, *map(printable, service.contents(options, cancellation).splitlines()))
         return DONE
     result = service.restore(options, arguments["dry_run"], clock, cancellation, console.observer(arguments))
+    # An observer that writes lines has told how the restore of a database ended.
+    told = result.changed and not result.check and result.backup.kind == "database"
     if arguments["json"]:
         console.print_json(result.to_json())
-    elif result.check or not result.changed:
-        console.write(sys.stdout, printable(result.message))
-    if result.check or arguments["json"] or not result.changed:
+    else:
+        console.write(sys.stdout, *change_lines(result.changes))
+        if not told:
+            console.write(sys.stdout, printable(result.message))
+    if arguments["json"] or not told:
         console.warn(result.warnings)
+    code: int = result.exit_code
+    return code
+
+
+def runbook(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
+    """Given the command line of `pgkeep runbook`, carry it out; return the exit code."""
+    from .services import runbook as service
+
+    # Without --job the service itself looks for the jobs of each instance, and the defaults are in those.
+    only = (*(options_of(Connection) if arguments.get("job") else ()), "repository")
+    options = console.repository(arguments, console.options(arguments, only))
+    place = {"config_dir": arguments["config_dir"], "path": arguments.get("path")}
+    result = service.runbook({**options, **place}, arguments["dry_run"], clock, cancellation)
+    if arguments["json"]:
+        console.print_json(result.to_json())
+    elif result.path is None:
+        console.write(sys.stdout, *result.document.splitlines())
+    else:
+        console.write(sys.stdout, printable(service.line(result, arguments["dry_run"])))
+    console.warn(result.warnings)
     code: int = result.exit_code
     return code

@@ -95,7 +95,7 @@ class Content:
         self.size += len(data)
 
 
-class _Pump(threading.Thread):
+class Pump(threading.Thread):
     """Reads a pipe to its end and hands on what it reads; keeps what went wrong for `finish`."""
 
     def __init__(self, source: IO[bytes], take: Callable[[bytes], None], end: Callable[[], None]) -> None:
@@ -160,7 +160,7 @@ class _Check:
         self._content, self._seen = content, Content()
         self._has_end, self._compressed_here = stages.has_end, bool(stages.compressor)
         self._processes: list[Process] = []
-        self._pump: _Pump | None = None
+        self._pump: Pump | None = None
         self._feed: Feed | None = None
         if stages.decompressor:
             self._decompress(processes, stages)
@@ -187,9 +187,9 @@ class _Check:
                 self._seen.see(data)
                 feed.give(data)
 
-            self._pump = _Pump(unpack.stdout, both, feed.end)
+            self._pump = Pump(unpack.stdout, both, feed.end)
         else:
-            self._pump = _Pump(unpack.stdout, self._seen.see, lambda: None)
+            self._pump = Pump(unpack.stdout, self._seen.see, lambda: None)
 
     def feed(self, data: bytes) -> None:
         if self._feed:
@@ -235,12 +235,12 @@ class _Stream:
         self.content = Content()
         self._check = _Check(processes, stages, self.content)
         self._compressor: Process | None = None
-        self._pump: _Pump | None = None
+        self._pump: Pump | None = None
         if stages.compressor:
             self._compressor = processes.start(stages.compressor, stdin=subprocess.PIPE)
             widen(self._compressor.stdin)
             widen(self._compressor.stdout)
-            self._pump = _Pump(self._compressor.stdout, self._keep, self._check.end)
+            self._pump = Pump(self._compressor.stdout, self._keep, self._check.end)
 
     def _keep(self, data: bytes) -> None:
         self._sink.write(data)

@@ -195,6 +195,23 @@ def scan(
                 yield from scan_database(folder.path, f"{instance.name}/{folder.name}", problem_of)
 
 
+def copies(path: str) -> list[Backup]:
+    """Given a repository, or any directory that holds copies of backups' directories or is one, return the backups."""
+    found = [item for item in scan(path) if isinstance(item, Backup)]
+    if found:
+        return found
+    inside = (path, *(entry.path for entry in _entries(path) if entry.is_dir(follow_symlinks=False)))
+    return [item for item in map(_copy, inside) if item]
+
+
+def _copy(path: str) -> Backup | None:
+    try:
+        found = read_backup(path, str(read_manifest(path)["id"]))
+    except ManifestError:
+        return None
+    return found if isinstance(found, Backup) else None
+
+
 def databases(repository: str, instance: str) -> list[str]:
     """Given a repository and an instance, return the databases that have a folder there, without the globals."""
     names = []

@@ -31,6 +31,9 @@ class Observer:
     def finished(self, outcome: Outcome) -> None:
         """Given what became of a database."""
 
+    def verified(self, title: str, line: str) -> None:
+        """Given a backup whose verification is over, and what to say of it."""
+
 
 def outcome_line(outcome: Outcome) -> str:
     """Given what became of a database, return it as one line for people."""
@@ -55,6 +58,11 @@ class LineObserver(Observer):
         warnings = (f"{name}: warning: {printable(warning)}" for warning in outcome.warnings)
         with self._lock:
             self._put("".join(f"{line}\n" for line in (outcome_line(outcome), *warnings)))
+
+    def verified(self, title: str, line: str) -> None:
+        """Given a backup whose verification is over, write what to say of it."""
+        with self._lock:
+            self._put(f"{printable(line)}\n")
 
     def _put(self, text: str) -> None:
         try:
@@ -106,6 +114,13 @@ class TerminalObserver(LineObserver):
             self._running.pop(outcome.database, None)
             self._put(_ERASE)
         super().finished(outcome)
+
+    def verified(self, title: str, line: str) -> None:
+        """Given a backup whose verification is over, replace the moving line by what to say of it."""
+        with self._lock:
+            self._running.pop(title, None)
+            self._put(_ERASE)
+        super().verified(title, line)
 
     def _paint(self) -> None:
         while True:

@@ -172,7 +172,14 @@ class Limits:
 class Processes:
     """The programs of one piece of work. They end with it: by themselves, a limit, a signal, our death."""
 
-    def __init__(self, environment: Mapping[str, str], cancellation: Cancellation, inherit: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        cancellation: Cancellation,
+        inherit: Sequence[int] = (),
+        prefix: Sequence[str] = (),
+    ) -> None:
+        """Given their environment, what asks them to end, descriptors to inherit, and what each is run with."""
         self._environment, self._cancellation, self._inherit = dict(environment), cancellation, tuple(inherit)
         self._started: list[Process] = []
         self._verdict: PgkeepError | None = None
@@ -180,26 +187,18 @@ class Processes:
         self._watch: threading.Thread | None = None
         # Where it exists (every distribution's util-linux), the kernel ends the program when we die by SIGKILL.
         setpriv = shutil.which("setpriv", path=SEARCH_PATH)
-        self._prefix = (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
+        self._prefix = (*((setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()), *prefix)
 
     def __enter__(self) -> Processes:
         return self
 
-    def start(
-        self,
-        argv: Sequence[str],
-        stdin: int = subprocess.DEVNULL,
-        stdout: int = subprocess.PIPE,
-        prefix: Sequence[str] = (),
-    ) -> Process:
-        """Given a command line, and perhaps a program and its options that run it, return the started program; raise
-        ToolError when it cannot be started.
-        """
+    def start(self, argv: Sequence[str], stdin: int = subprocess.DEVNULL, stdout: int = subprocess.PIPE) -> Process:
+        """Given a command line, return the started program; raise ToolError when it cannot be started."""
         self._cancellation.check()
         name = os.path.basename(argv[0])
         try:
             popen = subprocess.Popen(
-                (*self._prefix, *prefix, *argv),
+                (*self._prefix, *argv),
                 env=self._environment,
                 stdin=stdin,
                 stdout=stdout,

@@ -146,3 +146,11 @@ def database_directory(repository: str, instance: str, kind: str, database: str 
         elif os.path.islink(path):
             raise RepositoryError(f"{path} is a symbolic link: move it out of the repository")
     return path
+
+
+def owner(path: str) -> str:
+    """Given a repository, return the user that it belongs to; raise RepositoryError."""
+    try:
+        return _user(os.stat(path).st_uid)
+    except OSError as error:
+        raise RepositoryError(f"the repository {path} cannot be read: {error.strerror}") from None

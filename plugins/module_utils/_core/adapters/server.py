@@ -25,9 +25,10 @@ else:
 
 from ..domain import patterns
 from ..domain.commands import check_password, conninfo
-from ..domain.database_sql import quote_identifier
+from ..domain.database_sql import quote_identifier, setting_values
 from ..domain.errors import ConfigurationError, ServerError
 from ..domain.facts import DatabaseEntry, DatabaseFacts, Obstacles, ServerFacts
+from ..domain.globals import Globals, GlobalsFacts, Membership, Privilege, Role, Tablespace
 from ..domain.model import Connection, DumpOptions
 from ..domain.restoration import TargetFacts
 from . import server_sql as sql
@@ -223,6 +224,7 @@ def database_facts(session: Session) -> DatabaseFacts:
         extensions=_dictionaries(session.rows(sql.EXTENSIONS), ("name", "version", "schema")),
         roles=tuple(name for (name,) in session.rows(sql.ROLES)),
         tablespaces=tuple(name for (name,) in session.rows(sql.TABLESPACES)),
+        output_settings=dict(zip(sql.OUTPUT_SETTINGS, session.row(sql.OUTPUT))),
         **dict(zip(("tables", "relations", "large_objects", "subscriptions"), counts)),
         **facts,
     )
@@ -298,3 +300,83 @@ def obstacles(session: Session, matches: patterns.Matches) -> Obstacles:
     return Obstacles(
         tables, with_data, tuple(row_security or ()), tuple(no_select or ()), tuple(no_usage or ()), unreadable
     )
+
+
+# --- what belongs to the whole server ---
+
+
+def globals_facts(session: Session, script: Globals) -> GlobalsFacts:
+    """Given a session in any database and the globals that are to be restored, return what restoring them depends on."""
+    facts = server_facts(session)
+    rows = session.rows(sql.globals_roles(facts.can_read_authid))
+    privileges = [Privilege(*row) for row in session.rows(sql.GLOBALS_TABLESPACE_PRIVILEGES)]
+    parameters = session.rows(sql.GLOBALS_PARAMETER_PRIVILEGES) if facts.major >= 15 else []
+    unknown, refused = _unfit_settings(session, script, facts)
+    return GlobalsFacts(
+        facts,
+        next(row[0] for row in rows if row[-2]),
+        bool(session.row(sql.SESSION_SUPERUSER)[0]),
+        {row[0]: _role(*row[:-2]) for row in rows},
+        frozenset(row[0] for row in rows if row[-1]),
+        tuple(Membership(*row) for row in session.rows(sql.globals_memberships(facts.version_num))),
+        {row[0]: _tablespace(privileges, *row) for row in session.rows(sql.GLOBALS_TABLESPACES)},
+        tuple(Privilege(*row) for row in parameters),
+        unknown,
+        refused,
+        {place.location: _is_directory(session, place.location) for place in script.tablespaces}
+        if facts.is_superuser
+        else {},
+    )
+
+
+def _role(name: str, *columns: Any) -> Role:
+    *attributes, settings, comment, labels = columns
+    split = [setting.partition("=") for setting in settings or ()]
+    values = tuple((setting, setting_values(setting, value)) for setting, _equals, value in split)
+    role = Role(name, *attributes)
+    return replace(role, settings=values, comment=comment, labels=tuple(map(tuple, labels)))
+
+
+def _tablespace(privileges: Sequence[Privilege], name: str, owner: str, location: str, *columns: Any) -> Tablespace:
+    options, comment, labels = columns
+    split = [option.partition("=") for option in options or ()]
+    return Tablespace(
+        name,
+        owner,
+        location,
+        tuple((option, value) for option, _equals, value in split),
+        privileges=tuple(item for item in privileges if item.target == name),
+        comment=comment,
+        labels=tuple(map(tuple, labels)),
+    )
+
+
+def _unfit_settings(session: Session, script: Globals, facts: ServerFacts) -> tuple[frozenset[str], frozenset[str]]:
+    """Return which of the script's settings the server does not have, and which this role may not set."""
+    named = {name for role in script.roles for name, _values in role.settings}
+    names = {"names": sorted(named | {item.target for item in script.parameters})}
+    query = sql.UNKNOWN_SETTINGS if facts.is_superuser else sql.refused_settings(facts.version_num)
+    found = frozenset(name for (name,) in session.rows(query, names))
+    return (found, frozenset()) if facts.is_superuser else (frozenset(), found)
+
+
+def _is_directory(session: Session, path: str) -> bool:
+    try:
+        return bool(session.row(sql.DIRECTORY_EXISTS, {"path": path})[0])
+    except ServerError:
+        return True  # it cannot be looked at: CREATE TABLESPACE, which comes first, will say why
+
+
+@contextmanager
+def transaction(session: Session) -> Iterator[None]:
+    """Given a writable session, make one transaction of what happens inside: all of it, or nothing."""
+    session.rows("BEGIN")
+    try:
+        yield
+        session.rows("COMMIT")
+    except BaseException:
+        try:
+            session.rows("ROLLBACK")
+        except ServerError:
+            pass  # the connection is gone, and with it the transaction
+        raise

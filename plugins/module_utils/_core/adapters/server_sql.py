@@ -98,6 +98,9 @@ WHERE t.oid IN (SELECT dattablespace FROM pg_database WHERE datname = current_da
 ORDER BY t.spcname::text COLLATE "C"
 """
 
+OUTPUT_SETTINGS = ("TimeZone", "bytea_output", "lc_monetary")
+OUTPUT = f"SELECT {', '.join(f'current_setting({name!r})' for name in OUTPUT_SETTINGS)}"
+
 _OURS = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
 
 COUNTS = f"""
@@ -221,3 +224,83 @@ WHERE starts_with(d.datname::text, 'pgkeep_restore_') AND starts_with(s.descript
 TERMINATE = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %(database)s AND pid <> pg_backend_pid()"
 )
+
+# --- what belongs to the whole server ---
+
+_LABELS = "ARRAY(SELECT ARRAY[l.provider, l.label] FROM pg_shseclabel l WHERE l.objoid = {oid} AND l.classoid = {of}::regclass)"
+
+_TIME = 'YYYY-MM-DD HH24:MI:SS.US"+00"'
+
+
+def globals_roles(passwords: bool) -> str:
+    """Given whether this role may read passwords, return the query for all roles."""
+    password = "a.rolpassword" if passwords else "NULL"
+    source = "pg_authid a" if passwords else "pg_roles a"
+    labels = _LABELS.format(oid="a.oid", of="'pg_authid'")
+    return f"""
+SELECT a.rolname::text, a.rolsuper, a.rolinherit, a.rolcreaterole, a.rolcreatedb, a.rolcanlogin, a.rolreplication,
+       a.rolbypassrls, a.rolconnlimit,
+       CASE WHEN isfinite(a.rolvaliduntil) THEN to_char(a.rolvaliduntil AT TIME ZONE 'UTC', '{_TIME}')
+            ELSE a.rolvaliduntil::text END,
+       {password}, s.setconfig, shobj_description(a.oid, 'pg_authid'), {labels},
+       a.oid = 10, pg_has_role(a.oid, 'MEMBER WITH ADMIN OPTION')
+FROM {source} LEFT JOIN pg_db_role_setting s ON s.setrole = a.oid AND s.setdatabase = 0
+ORDER BY a.rolname::text COLLATE "C"
+"""
+
+
+SESSION_SUPERUSER = "SELECT rolsuper FROM pg_roles WHERE rolname = session_user"
+
+
+def globals_memberships(version_num: int) -> str:
+    """Given a server's version, return the query for all memberships."""
+    options = "a.inherit_option, a.set_option" if version_num >= 160000 else "NULL::bool, true"
+    return f"""
+SELECT r.rolname::text, m.rolname::text, g.rolname::text, a.admin_option, {options}
+FROM pg_auth_members a JOIN pg_roles r ON r.oid = a.roleid JOIN pg_roles m ON m.oid = a.member
+     LEFT JOIN pg_roles g ON g.oid = a.grantor
+ORDER BY 1, 2, 3
+"""
+
+
+# Who is granted by the owner has NULL for the grantor.
+GLOBALS_TABLESPACES = f"""
+SELECT t.spcname::text, pg_get_userbyid(t.spcowner)::text, pg_tablespace_location(t.oid), t.spcoptions,
+       shobj_description(t.oid, 'pg_tablespace'), {_LABELS.format(oid="t.oid", of="'pg_tablespace'")}
+FROM pg_tablespace t
+WHERE t.spcname NOT IN ('pg_default', 'pg_global')
+"""
+
+GLOBALS_TABLESPACE_PRIVILEGES = """
+SELECT t.spcname::text, a.privilege_type, CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee)::text END,
+       a.is_grantable, CASE WHEN a.grantor <> t.spcowner THEN pg_get_userbyid(a.grantor)::text END
+FROM pg_tablespace t, aclexplode(t.spcacl) a
+WHERE t.spcname NOT IN ('pg_default', 'pg_global')
+"""
+
+GLOBALS_PARAMETER_PRIVILEGES = """
+SELECT p.parname, a.privilege_type, CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee)::text END,
+       a.is_grantable, CASE WHEN a.grantor <> 10 THEN pg_get_userbyid(a.grantor)::text END
+FROM pg_parameter_acl p, aclexplode(p.paracl) a
+"""
+
+# Asked by name, as that finds a setting under its earlier names too; only a superuser sees all of them.
+UNKNOWN_SETTINGS = """
+SELECT name FROM unnest(%(names)s::text[]) name WHERE strpos(name, '.') = 0 AND current_setting(name, true) IS NULL
+"""
+
+
+def refused_settings(version_num: int) -> str:
+    """Given a server's version, return the query for those of some settings that this role may not set.
+
+    One that no library of the server knows, and only its name says that it is an application's, is a superuser's.
+    """
+    allowed = "has_parameter_privilege(n.name, 'SET')" if version_num >= 150000 else "false"
+    return f"""
+SELECT n.name FROM unnest(%(names)s::text[]) n (name) LEFT JOIN pg_settings s ON lower(s.name) = lower(n.name)
+WHERE CASE WHEN s.name IS NULL THEN strpos(n.name, '.') > 0 ELSE s.context NOT IN ('user', 'backend') END
+      AND NOT {allowed}
+"""
+
+
+DIRECTORY_EXISTS = "SELECT coalesce((pg_stat_file(%(path)s, true)).isdir, false)"

@@ -39,18 +39,29 @@ def in_use(path: str) -> Iterator[int]:
         raise RepositoryError(f"{path} cannot be opened: {error.strerror}: choose another backup") from None
     try:
         _lock(fd, fcntl.LOCK_SH)
-        if not os.path.isdir(path):
+        if not _is_still(path, fd):
             raise RepositoryError(f"{path} was deleted just now: choose another backup")
         yield fd
     finally:
         os.close(fd)
 
 
-def is_in_use(path: str) -> bool:
-    """Given a backup's directory, return whether somebody reads the backup."""
+def _is_still(path: str, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(fd))
+    except OSError:
+        return False
+
+
+@contextmanager
+def unused(path: str) -> Iterator[bool]:
+    """Given a backup's directory, yield whether nobody reads the backup; then nobody begins to before the block ends.
+
+    Whoever deletes it does so inside the block: a reader who comes meanwhile waits, and is told.
+    """
     fd = os.open(path, _OPEN | os.O_DIRECTORY)
     try:
-        return not _lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield _lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:
         os.close(fd)
 

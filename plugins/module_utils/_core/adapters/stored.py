@@ -18,13 +18,13 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Callable
 
 from ..domain import commands
 from ..domain.compression import LEVELS
 from ..domain.dump_header import has_end
 from ..domain.errors import RepositoryError, ToolError
-from .archive import Content, Feed, Progress, Stages, copy
+from .archive import Content, Feed, Progress, Pump, Stages, copy, widen
 from .files import write_all
 from .process import SEARCH_PATH, Processes
 
@@ -57,23 +57,30 @@ def stages_to_read(document: Mapping[str, Any], reader: tuple[str, ...]) -> Stag
     return Stages((), (), decompressor(document), reader, document["format"] != "tar", partial(has_end, kind))
 
 
-def read_file(processes: Processes, stages: Stages, path: str, digest: str | None, progress: Progress) -> None:
-    """Given how to read it, an archive's file and the SHA-256 of its content (None: not known), read it to its end.
+def read_file(
+    processes: Processes,
+    stages: Stages,
+    path: str,
+    digest: str | None,
+    progress: Progress,
+    script: Callable[[bytes], None] | None = None,
+) -> None:
+    """Given how to read it, an archive's file, the SHA-256 of its content (None: not known) and perhaps who takes the
+    script that is in it, read it to its end.
 
     Raise UnreadableError where the archive is no good, ToolError where the reader fails, OSError.
     """
     with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as file:
         unpack = processes.start(stages.decompressor, stdin=file.fileno()) if stages.decompressor else None
-        reader = None
-        if stages.reader:
-            reader = progress.dump = processes.start(stages.reader, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-        content, feed = Content(), Feed(reader) if reader else None
+        reader = _Reader(processes, stages, progress, script) if stages.reader else None
+        content = Content()
+        pass_on = reader.take if reader else script
 
         def take(data: bytes) -> None:
             progress.bytes += len(data)
             content.see(data)
-            if feed:
-                feed.give(data)
+            if pass_on:
+                pass_on(data)
 
         copy(unpack.stdout if unpack else file, take)
         processes.check()
@@ -81,13 +88,54 @@ def read_file(processes: Processes, stages: Stages, path: str, digest: str | Non
         if unpack and (status or unpack.errors):
             raise UnreadableError(f"it cannot be unpacked: {unpack.failure(status)}")
     _check_content(content, digest, stages)
-    if feed:
-        feed.end()
     if reader:
-        status = reader.wait()
+        reader.finish()
         processes.check()
-        if status or reader.errors:
-            raise ToolError(reader.failure(status))
+
+
+class _Reader:
+    """The program that an archive is fed to, and who takes the script that it makes of it."""
+
+    def __init__(
+        self, processes: Processes, stages: Stages, progress: Progress, script: Callable[[bytes], None] | None
+    ) -> None:
+        sink = subprocess.PIPE if script else subprocess.DEVNULL
+        self._process = progress.dump = processes.start(stages.reader, stdin=subprocess.PIPE, stdout=sink)
+        self._pump = Pump(self._process.stdout, script, lambda: None) if script else None
+        self._feed = Feed(self._process)
+        self.take = self._feed.give
+
+    def finish(self) -> None:
+        self._feed.end()
+        if self._pump:
+            self._pump.finish()
+        self._process.check()
+
+
+def read_script(
+    processes: Processes,
+    document: Mapping[str, Any],
+    path: str,
+    pg_restore: str,
+    script: Callable[[bytes], None],
+    progress: Progress,
+) -> None:
+    """Given a manifest, its archive, a pg_restore that knows it and who takes the script that is in it, read it to its
+    end; raise as `read_file`.
+    """
+    reader = commands.pg_restore_read(pg_restore, output="-")
+    if document["format"] == "plain":
+        reader = ()
+    elif not decompressor(document) and document["format"] in ("custom", "directory"):
+        running = progress.dump = processes.start(commands.pg_restore_read(pg_restore, path, output="-"))
+        widen(running.stdout)
+        copy(running.stdout, script)
+        status = running.wait()
+        processes.check()
+        if status or running.errors:
+            raise ToolError(running.failure(status))
+        return
+    read_file(processes, stages_to_read(document, reader), path, document["content_sha256"], progress, script)
 
 
 def _check_content(content: Content, digest: str | None, stages: Stages) -> None:

@@ -32,7 +32,7 @@ from ..domain.sandbox import SYSTEM, bwrap_command
 from .files import remove_tree
 from .process import SEARCH_PATH, Cancellation, Process, Processes
 from .server import HAS_PSYCOPG2, connect
-from .tools import ServerTools
+from .tools import ServerTools, library_directories
 
 PREFIX = "pgkeep-drill-"
 ENVIRONMENT = {"PATH": SEARCH_PATH, "HOME": "/", "LC_ALL": "C", "LANGUAGE": "C", "TZ": "UTC"}
@@ -47,7 +47,7 @@ _TICK = 0.05  # seconds
 _OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OUTSIDER = 1000  # the number that root has inside; no user of the host is meant
 _PRIVATE = ("/usr/local/etc", "/usr/local/var")
-_NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded")
+_NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded|Check free disk space")
 _NO_LIBRARY = re.compile(r'could not access file "([^"]+)": No such file')
 _TRUSTED = "or set `sandbox` to false if whoever could write to the databases of these backups can be trusted"
 _SETTINGS = {
@@ -92,16 +92,6 @@ class Workspace:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What of the throw-away server depends on the backup."""
-
-    encoding: str = "UTF8"
-    locale: str | None = None  # libc's name of one; None: C
-    timezone: str = "UTC"
-    preload: tuple[str, ...] = ()  # shared_preload_libraries
-
-
-@dataclass(frozen=True)
 class Confinement:
     """How the programs of a drill are run; `confine` makes it."""
 
@@ -135,9 +125,15 @@ class Running:
         if self.process.ended():
             raise _failure(f"the throw-away server of PostgreSQL {self.tools.major} ended", self.log_tail())
 
+    def directory(self, name: str) -> str:
+        """Given a name, make a directory that the server can write to, and is gone with it; return its path."""
+        path = os.path.join(self.workspace.path, _INSIDE, name)
+        os.mkdir(path, 0o700)
+        return path
+
     def prefix(self, readable: Sequence[str] = (), writable: Sequence[str] = ()) -> tuple[str, ...]:
         """Given existing files or directories that a program shall read or write besides the server's socket, return
-        what to run it with: the `prefix` of Processes.start. Those Processes have to inherit `workspace.inherit`.
+        what to run it with: the `prefix` of Processes, which have to inherit `workspace.inherit`.
         """
         socket = os.path.join(self.workspace.path, _SOCKET)
         return _prefix(self.confinement, self.workspace, self.tools, (socket, *readable), writable)
@@ -312,7 +308,7 @@ def _sweep(path: str) -> str:
 
 
 def confine(
-    place: Workspace, cancellation: Cancellation, *, sandbox: bool = True, hidden: Sequence[str] = (), bwrap: str = ""
+    place: Workspace, cancellation: Cancellation, sandbox: bool, *, hidden: Sequence[str] = (), bwrap: str = ""
 ) -> Confinement:
     """Given a workspace, whether to use the sandbox, directories that nobody in it may see, and perhaps bubblewrap's
     path, return how to run the drill's programs; raise ToolError where this host cannot run them that way.
@@ -357,8 +353,8 @@ def _try(confinement: Confinement, place: Workspace, cancellation: Cancellation)
     true = shutil.which("true", path=SEARCH_PATH) or "/bin/true"
     prefix = _prefix(confinement, place, None, (), (os.path.join(place.path, _INSIDE),))
     try:
-        with Processes(ENVIRONMENT, cancellation, (place.inherit,)) as run:
-            process = run.start((true,), stdout=subprocess.DEVNULL, prefix=prefix)
+        with Processes(ENVIRONMENT, cancellation, (place.inherit,), prefix) as run:
+            process = run.start((true,), stdout=subprocess.DEVNULL)
             return (process.last or "it said nothing") if process.wait() else None
     except ToolError as error:
         return str(error)
@@ -401,6 +397,7 @@ def _installation(tools: ServerTools | None) -> list[str]:
         return []
     root = os.path.dirname(tools.directory)
     paths = [tools.directory, *(os.path.join(root, name) for name in ("lib", "lib64", "share"))]
+    paths += library_directories((tools.initdb, tools.postgres, tools.psql))
     return [path for path in paths if os.path.isdir(path) and not path.startswith(tuple(f"{top}/" for top in SYSTEM))]
 
 
@@ -413,24 +410,24 @@ def server(
     place: Workspace,
     confinement: Confinement,
     cancellation: Cancellation,
-    settings: Settings = Settings(),
+    preload: Sequence[str] = (),
 ) -> Iterator[Running]:
-    """Given programs, a workspace and how to run programs, yield a new server that accepts connections; it is ended and
-    gone afterwards. A workspace takes one server. Raise ToolError, SpaceError or Interrupted.
+    """Given programs, a workspace, how to run programs and what to preload, yield a new server that accepts connections;
+    it is ended and gone afterwards. A workspace takes one server. Raise ToolError, SpaceError or Interrupted.
 
     Call it from the thread that lives as long as the drill: Linux ends a child together with the thread that made it.
     """
     inside = os.path.join(place.path, _INSIDE)
     prefix = _prefix(confinement, place, tools, (), (inside,))
-    with Processes(ENVIRONMENT, cancellation, (place.inherit,)) as run:
+    with Processes(ENVIRONMENT, cancellation, (place.inherit,), prefix) as run:
         data = os.path.join(inside, "data")
-        _initialise(run, tools, data, settings, prefix, cancellation)
-        _configure(data, inside, settings)
-        process = run.start((tools.postgres, "-D", data), stdout=subprocess.DEVNULL, prefix=prefix)
-        connection = Connection(login_unix_socket=os.path.join(place.path, _SOCKET), login_user="postgres")
+        _initialise(run, tools, data, cancellation)
+        _configure(data, inside, preload)
+        process = run.start((tools.postgres, "-D", data), stdout=subprocess.DEVNULL)
+        connection = Connection(login_unix_socket=os.path.join(place.path, _SOCKET))
         running = Running(connection, tools, place, confinement, process)
         try:
-            _wait_until_ready(running, settings, cancellation)
+            _wait_until_ready(running, preload, cancellation)
             yield running
         finally:
             # Bubblewrap's end is that of everything inside; without it the server has to end its own processes.
@@ -449,20 +446,12 @@ def _wait(condition: Callable[[], bool], patience: float) -> bool:
     return True
 
 
-def _initialise(
-    run: Processes,
-    tools: ServerTools,
-    data: str,
-    settings: Settings,
-    prefix: Sequence[str],
-    cancellation: Cancellation,
-) -> None:
-    locale = f"--locale={settings.locale}" if settings.locale else "--no-locale"
+def _initialise(run: Processes, tools: ServerTools, data: str, cancellation: Cancellation) -> None:
     argv = (
-        tools.initdb, f"--pgdata={data}", "--username=postgres", "--auth=trust", f"--encoding={settings.encoding}",
-        locale, "--no-sync",
+        tools.initdb, f"--pgdata={data}", "--username=postgres", "--auth=trust", "--encoding=UTF8",
+        "--no-locale", "--no-sync",
     )  # fmt: skip
-    process = run.start(argv, stdout=subprocess.DEVNULL, prefix=prefix)
+    process = run.start(argv, stdout=subprocess.DEVNULL)
 
     def ended() -> bool:
         cancellation.check()
@@ -473,18 +462,14 @@ def _initialise(
         raise ToolError(f"{what}: not done after {_PATIENCE} s: run again when this host has less to do")
     if process.wait():
         said = "\n".join(process.lines)
-        if "invalid locale name" in said:
-            raise ToolError(f"{what}: this host does not have the locale {settings.locale!r}: install or generate it")
         raise _failure(what, said)
 
 
-def _configure(data: str, socket_directory: str, settings: Settings) -> None:
+def _configure(data: str, socket_directory: str, preload: Sequence[str]) -> None:
     chosen = {
         **_SETTINGS,
         "unix_socket_directories": _listed((socket_directory,)),
-        "timezone": settings.timezone,
-        "log_timezone": "UTC",
-        "shared_preload_libraries": _listed(settings.preload),
+        "shared_preload_libraries": _listed(preload),
     }
     # Written here, although the server's user could have put a link there: nothing of a backup has run yet.
     try:
@@ -503,7 +488,7 @@ def _quoted(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "''").replace("\n", "\\n").replace("\0", "") + "'"
 
 
-def _wait_until_ready(running: Running, settings: Settings, cancellation: Cancellation) -> None:
+def _wait_until_ready(running: Running, preload: Sequence[str], cancellation: Cancellation) -> None:
     def ready() -> bool:
         cancellation.check()
         return running.process.ended() or (_named(running.workspace) and _accepts(running.connection))
@@ -511,7 +496,7 @@ def _wait_until_ready(running: Running, settings: Settings, cancellation: Cancel
     what = f"the throw-away server of PostgreSQL {running.tools.major} did not start"
     done = _wait(ready, _PATIENCE)
     if running.process.ended():
-        raise _not_started(what, running, settings)
+        raise _not_started(what, running, preload)
     if not done:
         raise ToolError(
             f"{what} within {_PATIENCE} s: run again when this host has less to do; its log ends with:"
@@ -549,11 +534,11 @@ def _accepts(connection: Connection) -> bool:
         return False
 
 
-def _not_started(what: str, running: Running, settings: Settings) -> PgkeepError:
+def _not_started(what: str, running: Running, preload: Sequence[str]) -> PgkeepError:
     running.process.wait()  # for its last words
     said = running.log_tail()
     missing = _NO_LIBRARY.search(said)
-    if missing and missing.group(1) in settings.preload:
+    if missing and missing.group(1) in preload:
         return ToolError(
             f"{what}: this host has no library {missing.group(1)!r}: install the package of that extension for"
             f" PostgreSQL {running.tools.major}, or correct `preload`"

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..domain.commands import FIRST_CLIENT_WITH_METHODS
 from ..domain.compression import LEVELS
@@ -152,6 +153,7 @@ def _ask(argv: tuple[str, ...]) -> tuple[int, str]:
 # --- server programs, for a throw-away server ---
 
 SERVER_PROGRAMS = ("initdb", "postgres", "psql", *PROGRAMS)
+_LIBRARY = re.compile(r" => (/.*) \(0x[0-9a-f]+\)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -221,3 +223,11 @@ def _look_for_server(directory: str, strict: bool) -> ServerTools | None:
             raise ToolError(f"{paths[1]} --version does not say its version: {said.strip()[:200]!r}")
         return None
     return ServerTools(int(match.group(2)), match.group(1), real, *paths)
+
+
+@lru_cache(maxsize=8)
+def library_directories(programs: tuple[str, ...]) -> list[str]:
+    """Given programs, return the directories of the shared libraries that the loader finds for them."""
+    ldd = shutil.which("ldd", path=SEARCH_PATH)
+    said = "".join(_ask((ldd, program))[1] for program in programs) if ldd else ""
+    return sorted({os.path.realpath(os.path.dirname(path)) for path in _LIBRARY.findall(said)})

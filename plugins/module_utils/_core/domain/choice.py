@@ -22,19 +22,32 @@ def choose(backups: Sequence[Backup], choice: Choice) -> Backup:
     """
     if choice.backup != "latest":
         return _by_id(backups, choice)
-    name = choice.database or _only([item.title for item in backups], "database", "database")
-    ours = [item for item in backups if item.title == name and choice.instance in (None, item.instance)]
+    known = [item for item in backups if choice.instance in (None, item.instance)]
+    place = f" of instance {choice.instance!r}" if choice.instance else ""
+    if backups and not known:
+        there = _some(sorted({item.instance for item in backups}))
+        raise RepositoryError(f"there are no backups{place}: the repository has those of {there}")
+    name = choice.database or _only([item.title for item in known], "database", "database")
+    ours = [item for item in known if item.title == name]
     if not ours:
-        there = sorted({item.title for item in backups})
+        there = _some(sorted({item.title for item in known}))
         raise RepositoryError(
-            f"there is no backup of {name!r}: the repository has those of {_some(there) or 'nothing'}"
+            f"there is no backup of {name!r}{place}: the repository has those of {there or 'nothing'}"
         )
     instance = choice.instance or _only([item.instance for item in ours], "instance", f"backups of {name!r}, instance")
     ours = [item for item in ours if item.instance == instance]
+    if len({item.kind for item in ours}) > 1:
+        raise ConfigurationError(f"{name!r} are the globals and a database of that name: set `backup` to an id")
     usable = [item for item in ours if _fits(item, choice)]
     if not usable:
         raise RepositoryError(f"none of the {len(ours)} backups of {name!r} fits: {_why_not(ours, choice)}")
     return max(usable, key=lambda item: (item.created, item.id))
+
+
+def nearest(clusters: Sequence[Backup], backup: Backup) -> Backup | None:
+    """Given backups of globals and one of a database, return that of the same instance which was taken nearest to it."""
+    ours = [item for item in clusters if item.kind == "globals" and item.complete and item.instance == backup.instance]
+    return min(ours, key=lambda item: (abs(item.created - backup.created), item.id), default=None)
 
 
 def _by_id(backups: Sequence[Backup], choice: Choice) -> Backup:

@@ -163,9 +163,22 @@ def pg_dumpall_globals(tool: str, connection: Connection, role_passwords: bool) 
     )
 
 
-def pg_restore_read(tool: str, path: str | None = None) -> tuple[str, ...]:
-    """Given pg_restore's path and an archive (None: it comes through stdin), return the command that reads it whole."""
-    return (tool, "--file=/dev/null", *([path] if path is not None else []))
+def pg_restore_read(tool: str, path: str | None = None, output: str = "/dev/null") -> tuple[str, ...]:
+    """Given pg_restore's path, an archive (None: it comes through stdin) and where the script goes (-: stdout), return
+    the command that reads the archive whole.
+    """
+    return (tool, f"--file={output}", *([path] if path is not None else []))
+
+
+def pg_dump_script(tool: str, connection: Connection, database: str) -> tuple[str, ...]:
+    """Given pg_dump's path and a database, return the command that writes it to stdout as pg_restore would its archive."""
+    return (tool, "--format=plain", f"--dbname={conninfo(connection, database)}", "--no-password")
+
+
+def psql_query(tool: str, connection: Connection, database: str, query: str) -> tuple[str, ...]:
+    """Given psql's path, a database and a query, return the command that prints its rows unaligned, and nothing else."""
+    flags = ("--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--no-password", "--set=ON_ERROR_STOP=1")
+    return (tool, *flags, f"--dbname={conninfo(connection, database)}", f"--command={query}")
 
 
 def pg_restore_into(

@@ -39,9 +39,15 @@ def roles_of(properties: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(role for role in (*named, *(setting["role"] for setting in settings)) if role is not None)
 
 
-def reapply(properties: Mapping[str, Any], database: str, without: frozenset[str] = frozenset()) -> tuple[str, ...]:
+def reapply(
+    properties: Mapping[str, Any],
+    database: str,
+    without: frozenset[str] = frozenset(),
+    session_role: str | None = None,
+) -> tuple[str, ...]:
     """Given a manifest's properties and a database of any name, fresh from CREATE DATABASE, return the statements that
     give it the owner, limits, comment, ACL and settings. Roles in `without` do not exist there: they are left out.
+    They are run as the session's role, or as one that it was set to.
     """
     target = quote_identifier(database)
     statements = []
@@ -54,12 +60,15 @@ def reapply(properties: Mapping[str, Any], database: str, without: frozenset[str
     if properties["comment"] is not None:
         statements.append(f"COMMENT ON DATABASE {target} IS {quote_literal(properties['comment'])}")
     if properties["acl"] is not None:
-        statements += _acl(properties["acl"], properties["owner"], target, without)
+        statements += _acl(properties["acl"], properties["owner"], target, without, session_role)
     settings = [setting for setting in properties["settings"] if setting["role"] not in without]
     return (*statements, *(_setting(setting, target) for setting in settings))
 
 
-def _acl(grants: Sequence[Mapping[str, Any]], owner: str, target: str, without: frozenset[str]) -> list[str]:
+def _acl(
+    grants: Sequence[Mapping[str, Any]], owner: str, target: str, without: frozenset[str], session_role: str | None
+) -> list[str]:
+    back = f"SET ROLE {quote_identifier(session_role)}" if session_role else "RESET ROLE"
     statements = [f"REVOKE ALL ON DATABASE {target} FROM PUBLIC"]
     if owner not in without:
         statements.append(f"REVOKE ALL ON DATABASE {target} FROM {quote_identifier(owner)}")
@@ -72,7 +81,7 @@ def _acl(grants: Sequence[Mapping[str, Any]], owner: str, target: str, without: 
         if grant["grantor"] == owner:  # whoever owns the database now: the server takes a superuser's grant as theirs
             statements.append(given)
         else:  # a right that was passed on stays with who passed it on
-            statements += [f"SET ROLE {quote_identifier(grant['grantor'])}", given, "RESET ROLE"]
+            statements += [f"SET ROLE {quote_identifier(grant['grantor'])}", given, back]
     return statements
 
 
@@ -94,8 +103,13 @@ def _setting(setting: Mapping[str, Any], target: str) -> str:
     whose = f"ALTER DATABASE {target}"
     if setting["role"] is not None:
         whose = f"ALTER ROLE {quote_identifier(setting['role'])} IN DATABASE {target}"
-    values = _list_items(setting["value"]) if setting["name"].lower() in _LISTS else [setting["value"]]
-    return f"{whose} SET {quote_identifier(setting['name'])} TO {', '.join(map(quote_literal, values or ['']))}"
+    values = setting_values(setting["name"], setting["value"])
+    return f"{whose} SET {quote_identifier(setting['name'])} TO {', '.join(map(quote_literal, values))}"
+
+
+def setting_values(name: str, value: str) -> tuple[str, ...]:
+    """Given a setting as the server stores it, return what SET takes: one value, or each of a list of names."""
+    return tuple(_list_items(value) or [""]) if name.lower() in _LISTS else (value,)
 
 
 def _list_items(value: str) -> list[str]:

@@ -64,6 +64,13 @@ def has_end(form_name: str, tail: bytes) -> bool:
     return {"plain": _END_OF_DATABASE, "globals": _END_OF_GLOBALS}.get(form_name, b"") in tail
 
 
+def client_lacks(said: str) -> bool:
+    """Given why pg_restore did not read an archive, return whether that is its own fault: it is too old, or was built
+    without the compression. It then says nothing about the archive.
+    """
+    return any(text in said for text in ("unsupported version", "not built with", "compression is not supported"))
+
+
 def begins_database(line: bytes) -> bool:
     """Given a line of what pg_dumpall wrote, return whether a whole database begins there."""
     return line.rstrip() == _DATABASE_DUMP.encode()

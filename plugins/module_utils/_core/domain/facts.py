@@ -73,6 +73,7 @@ class DatabaseFacts:
     large_objects: int
     subscriptions: int
     size: int
+    output_settings: dict[str, str]  # what decides how values are written as text, and pg_dump does not set itself
 
 
 def properties(facts: DatabaseFacts) -> dict[str, Any]:

@@ -75,7 +75,7 @@ KEYS = (
         "properties",
         (dict, _NULL),
         "The database itself: owner, encoding, locale, ACL, settings, extensions, roles, tablespaces, relation and"
-        " large-object counts.",
+        " large-object counts, and the settings that decide how values are written as text.",
     ),
     Key("host", (str,), "Host that took it."),
     Key("collection_version", (str,), "Version of pgkeep that took it."),

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +18,7 @@ from .errors import ConfigurationError
 from .facts import DatabaseEntry, ServerFacts
 from .model import RestoreOptions
 from .quantities import human_size
+from .schema import did_you_mean
 
 TEMPORARY_PREFIX = "pgkeep_restore_"
 _LONGEST_NAME = 63  # bytes; NAMEDATALEN - 1
@@ -43,7 +45,7 @@ class Destination:
     """Where the backup goes."""
 
     name: str
-    action: str  # create | fill | replace | skip
+    action: str  # create | fill | replace | skip | globals
     old: str | None = None  # the name under which a replaced database is kept
 
 
@@ -61,7 +63,7 @@ def destination(recorded: str, options: RestoreOptions, entries: Sequence[Databa
     raise ConfigurationError where that is not said clearly enough.
     """
     name = options.target or recorded
-    if len(name.encode()) > _LONGEST_NAME or "\0" in name or not name:
+    if not _can_be_a_name(name):
         raise ConfigurationError(f"target {name!r} cannot be the name of a database: use 1 to {_LONGEST_NAME} bytes")
     if options.replace is not None and options.replace != name:
         raise ConfigurationError(
@@ -79,6 +81,13 @@ def destination(recorded: str, options: RestoreOptions, entries: Sequence[Databa
         f"database {name!r} exists: give another `target`, set `replace` to {name!r} to put the restored one in its"
         " place (the old one is kept), or set `if_exists`"
     )
+
+
+def _can_be_a_name(name: str) -> bool:
+    try:
+        return 0 < len(name.encode()) <= _LONGEST_NAME and "\0" not in name
+    except UnicodeEncodeError:  # bytes that are no UTF-8
+        return False
 
 
 def _old_name(name: str, existing: set[str], now: datetime) -> str:
@@ -125,7 +134,7 @@ def needs(
 
 def _version_problems(document: Mapping[str, Any], server: ServerFacts, client_major: int) -> list[str]:
     problems = []
-    backed_up = _major(document["server_version"])
+    backed_up = major_of(document["server_version"])
     if backed_up and backed_up > server.major:
         problems.append(
             f"the backup is of PostgreSQL {backed_up} and the server has version {server.major}, which is older:"
@@ -177,8 +186,7 @@ def _named(
     # Of a part of the database it is not known beforehand what it names.
     say = found.warnings.append if some_only else found.problems.append
     ignored = options.no_owner and options.no_privileges
-    recorded = {name for name in {*properties["roles"], *roles_of(properties)} if not name.startswith("pg_")}
-    missing = recorded - target.roles - provided_roles
+    missing = missing_roles(properties, target) - provided_roles
     if missing and not ignored:
         say(
             f"roles are missing: {', '.join(sorted(missing))}: create them, set `create_roles`, or set `no_owner` and"
@@ -199,7 +207,14 @@ def _named(
     return Needs(found.problems, found.warnings, without)
 
 
-def _major(version: str | None) -> int | None:
+def missing_roles(properties: Mapping[str, Any] | None, target: TargetFacts) -> frozenset[str]:
+    """Given the recorded properties (None: not known) and the server, return the roles that they name and it lacks."""
+    recorded = {*properties["roles"], *roles_of(properties)} if properties else set()
+    return frozenset(name for name in recorded - target.roles if not name.startswith("pg_"))
+
+
+def major_of(version: str | None) -> int | None:
+    """Given a version as a program prints it, return the major one; None where there is none."""
     digits = (version or "").split(".")[0]
     return int(digits) if digits.isdigit() else None
 
@@ -233,3 +248,70 @@ def create_database(name: str, properties: Mapping[str, Any] | None, server_majo
 def without_privileges(properties: Mapping[str, Any], ignored: bool) -> Mapping[str, Any]:
     """Given recorded properties and whether privileges are ignored, return what of them is applied."""
     return {**properties, "acl": None} if ignored else properties
+
+
+# --- parts of an archive ---
+
+_SCHEMA_ENTRY = re.compile(r"^\d+; 2615 \d+ SCHEMA - (.+)$", re.MULTILINE)
+_TABLE_ENTRY = re.compile(r"^\d+; 1259 \d+ (?:TABLE|VIEW|MATERIALIZED VIEW|FOREIGN TABLE|SEQUENCE) (.+)$", re.MULTILINE)
+_ALWAYS_THERE = "public"
+
+
+def _readings(text: str) -> list[str]:
+    """Given the end of a line of pg_restore's list, return what the name can be that it begins with.
+
+    Names and the owner after them have only a space between them, and may have some inside.
+    """
+    words = text.split(" ")
+    return [" ".join(words[:number]) for number in range(1, len(words))]
+
+
+def _schemas(listing: str) -> set[str]:
+    return {name for text in _SCHEMA_ENTRY.findall(listing) for name in _readings(text)}
+
+
+def _tables(listing: str) -> set[tuple[str, str]]:
+    """Given pg_restore's list, return its tables as (schema, name), in every reading whose schema can be there."""
+    schemas = {*_schemas(listing), _ALWAYS_THERE}
+    return {
+        (schema, name)
+        for text in _TABLE_ENTRY.findall(listing)
+        for schema in _readings(text)
+        if schema in schemas
+        for name in _readings(text[len(schema) + 1 :])
+    }
+
+
+def _as_listed(name: str) -> str:
+    return name.replace("\n", " ").replace("\r", " ")
+
+
+def missing_parts(listing: str, options: RestoreOptions) -> list[str]:
+    """Given pg_restore's list of an archive and what is asked for, return what of that is not in it."""
+    if not options.tables and not options.schemas:
+        return []
+    tables = _tables(listing)
+    schemas = {*_schemas(listing), *(schema for schema, _name in tables)}
+    wanted = {_as_listed(name) for name in options.schemas}
+    names = {name for schema, name in tables if not wanted or schema in wanted}
+    problems = [
+        f"schema {name!r} is not in the archive{did_you_mean(name, sorted(schemas))}"
+        for name in options.schemas
+        if _as_listed(name) not in schemas
+    ]
+    inside = " there" if options.schemas else " in the archive"
+    return problems + [
+        f"table {name!r} is not{inside}{did_you_mean(name, sorted(names))}"
+        for name in options.tables
+        if _as_listed(name) not in names
+    ]
+
+
+def needed_schemas(listing: str, options: RestoreOptions) -> list[str]:
+    """Given pg_restore's list of an archive and which tables and schemas of it are restored, return the schemas that
+    have to be there before: pg_restore leaves them out then.
+    """
+    if not options.tables:
+        return sorted({*options.schemas} - {_ALWAYS_THERE})
+    chosen = {schema for schema, name in _tables(listing) if name in options.tables}
+    return sorted(chosen & {*(options.schemas or chosen)} - {_ALWAYS_THERE})

@@ -18,9 +18,16 @@ from typing import Callable, Optional
 Rows = Callable[[Sequence[bytes]], None]  # takes rows as COPY writes them, without their line ends
 Statement = Callable[[bytes], Optional[Rows]]  # given a statement, and who takes the rows where it is followed by some
 
-_TOKEN = re.compile(rb"'|\"|;|\\|--|/\*|\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$")
+_TOKENS = rb"'|\"|;|\\|\(|\)|--|/\*|\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$"
+_TOKEN = re.compile(_TOKENS)
 _WORD = re.compile(rb"[A-Za-z0-9_$\x80-\xff]")
-_LONGEST_TOKEN = 66  # bytes; a dollar quote's tag is an identifier
+_UNFINISHED = bytes(byte for byte in range(256) if _WORD.match(bytes((byte,)))) + b"-/"  # what a token can begin with
+# A function's body in SQL has statements of its own: as psql does, we count what ends with END.
+_ROUTINE = re.compile(rb"\s*CREATE\s+(?:OR\s+REPLACE\s+)?(?:FUNCTION|PROCEDURE)\s", re.IGNORECASE)
+_ROUTINE_TOKEN = re.compile(_TOKENS + rb"|(?i:ATOMIC|CASE|END)(?![A-Za-z0-9_$\x80-\xff])")
+_BEGIN = re.compile(rb"(?<![A-Za-z0-9_$\x80-\xff.])BEGIN\s+\Z", re.IGNORECASE)
+_LONGEST_BEGIN = 32  # bytes, with the blanks behind it
+_QUOTE = ord("'")
 _BLANK = b" \t\r\n"
 _STRING_END = re.compile(rb"['\\]")
 _COMMENT_EDGE = re.compile(rb"/\*|\*/")
@@ -42,6 +49,7 @@ class Script:
         self._at = 0  # before it, all of the text was looked at
         self._inside: Callable[[], bool] | None = None  # looks for the end of what `_at` is in
         self._tag, self._depth = b"", 0
+        self._token, self._parentheses, self._blocks = _TOKEN, 0, 0  # within them a semicolon ends nothing
         self._backslashes = False  # standard_conforming_strings is off
         self._expected: Rows | None = None  # rows that begin on the next line
         self._rows: Rows | None = None  # rows that we are among
@@ -57,9 +65,11 @@ class Script:
         """The script is over; raise ScriptError where it cannot be."""
         if self._rows or self._expected:
             raise ScriptError("it ends among the rows of a table")
-        if self._inside and self._inside != self._find_line_end:
+        if self._inside == self._find_line_end:
+            self.feed(b"\n")
+        if self._inside:
             raise ScriptError("it ends inside a string, an identifier or a comment")
-        if not self._inside and self._text.strip(_BLANK):
+        if self._text.strip(_BLANK):
             raise ScriptError("it ends in the middle of a statement")
 
     # --- rows ---
@@ -107,32 +117,48 @@ class Script:
 
     def _find_token(self) -> bool:
         """Look for what a statement can end with, or begin something else with; return whether it was there."""
-        found = _TOKEN.search(self._text, self._at)
-        if not found:
-            self._at = max(self._at, len(self._text) - _LONGEST_TOKEN)
+        found = self._token.search(self._text, self._at)
+        if not found or (found.group().isalpha() and found.end() == len(self._text)):
+            self._at += len(self._text[self._at :].rstrip(_UNFINISHED))
             return False
-        token, at = found.group(), found.end()
+        token, start, self._at = found.group(), found.start(), found.end()
         if token == b";":
-            self._end_statement(at)
+            if not self._parentheses and not self._blocks:
+                self._end_statement(self._at)
         elif token == b"'":
-            self._at = at
-            self._inside = self._find_escaped_end if self._has_escapes(found.start()) else self._find_string_end
+            self._inside = self._find_escaped_end if self._has_escapes(start) else self._find_string_end
         elif token == b'"':
-            self._at, self._inside = at, self._find_identifier_end
+            self._inside = self._find_identifier_end
         elif token == b"/*":
-            self._at, self._inside, self._depth = at, self._find_comment_end, 1
-        elif token == b"--" or (token == b"\\" and not self._text[: found.start()].strip(_BLANK)):
-            self._at, self._inside = at, self._find_line_end
-        elif token.startswith(b"$") and not self._follows_word(found.start()):
-            self._at, self._inside, self._tag = at, self._find_dollar_end, token
+            self._inside, self._depth = self._find_comment_end, 1
+        elif token == b"--" or (token == b"\\" and not self._text[:start].strip(_BLANK)):
+            self._inside = self._find_line_end
+        elif token.startswith(b"$"):
+            if not self._follows_word(start):
+                self._inside, self._tag = self._find_dollar_end, token
         else:
-            self._at = at
+            self._count(token, start)
         return True
+
+    def _count(self, token: bytes, start: int) -> None:
+        """Given a parenthesis or a word of a function's body, and its place, count what a semicolon is inside of."""
+        if token == b"(":
+            self._parentheses += 1
+            if _ROUTINE.match(self._text):
+                self._token = _ROUTINE_TOKEN  # there is no body before the arguments
+        elif token == b")":
+            self._parentheses = max(0, self._parentheses - 1)
+        elif token.isalpha() and not self._parentheses and not self._follows_word(start):
+            if token.upper() == b"ATOMIC":
+                self._blocks += _BEGIN.search(self._text, max(0, start - _LONGEST_BEGIN), start) is not None
+            elif self._blocks:
+                self._blocks += 1 if token.upper() == b"CASE" else -1
 
     def _end_statement(self, at: int) -> None:
         text = bytes(self._text[:at]).lstrip(_BLANK)
         del self._text[:at]
         self._at = 0
+        self._token, self._parentheses, self._blocks = _TOKEN, 0, 0
         strings = _OLD_STRINGS.fullmatch(text)
         if strings:
             self._backslashes = strings.group(1) == b"off"
@@ -165,14 +191,11 @@ class Script:
     def _find_escaped_end(self) -> bool:
         while True:
             found = _STRING_END.search(self._text, self._at)
-            if not found:
-                self._at = len(self._text)
+            if not found or found.end() == len(self._text):  # what follows a quote or a backslash has a say
+                self._at = found.start() if found else len(self._text)
                 return False
-            if found.group() == b"'":
+            if found.group() == b"'" and self._text[found.end()] != _QUOTE:
                 return self._leave(found.end())
-            if found.end() == len(self._text):
-                self._at = found.start()
-                return False
             self._at = found.end() + 1
 
     def _find_comment_end(self) -> bool:

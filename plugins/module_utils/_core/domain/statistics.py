@@ -16,6 +16,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from .backups import Backup
+from .model import LEVELS
 from .quantities import iso
 
 _DAY = 86400
@@ -55,10 +56,12 @@ class _Totals:
     """Running figures of any set of backups; only complete ones count, the damaged are numbered alone."""
 
     def __init__(self) -> None:
-        self.count = self.damaged = self.partial = self.pinned = self.verified = self.size = 0
+        self.count = self.damaged = self.partial = self.pinned = self.verified = self.drilled = self.size = 0
         self.duration = timedelta()
         self.oldest: Backup | None = None
         self.newest: Backup | None = None
+        self.newest_verified: Backup | None = None
+        self.newest_drilled: Backup | None = None
 
     def add(self, backup: Backup, now: datetime) -> None:
         """Given a backup and the time, count it."""
@@ -71,7 +74,12 @@ class _Totals:
         self.duration += backup.duration
         self.partial += backup.partial
         self.pinned += state.pin is not None and state.pin.holds(now)
-        self.verified += state.verified is not None
+        if state.verified is not None:
+            self.verified += 1
+            self.newest_verified = _newer(self.newest_verified, backup)
+        if state.verified_level == LEVELS[-1]:
+            self.drilled += 1
+            self.newest_drilled = _newer(self.newest_drilled, backup)
         self.oldest, self.newest = _older(self.oldest, backup), _newer(self.newest, backup)
 
     def figures(self, now: datetime) -> dict[str, Any]:
@@ -82,12 +90,15 @@ class _Totals:
             "partial": self.partial,
             "pinned": self.pinned,
             "verified": self.verified,
+            "drilled": self.drilled,
             "total_size": self.size,
             "average_size": round(self.size / self.count) if self.count else None,
             "average_duration": round(self.duration.total_seconds() / self.count, 3) if self.count else None,
             "newest": iso(self.newest.created) if self.newest else None,
             "newest_age": round((now - self.newest.created).total_seconds(), 3) if self.newest else None,
             "newest_size": self.newest.size if self.newest else None,
+            "newest_verified": iso(self.newest_verified.created) if self.newest_verified else None,
+            "newest_drilled": iso(self.newest_drilled.created) if self.newest_drilled else None,
             "oldest": iso(self.oldest.created) if self.oldest else None,
         }
 

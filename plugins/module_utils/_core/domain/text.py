@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from .backups import GLOBALS, Backup
+from .globals_plan import Change
 from .model import RULES, Policy
 from .quantities import human_duration, human_size, iso
 from .retention import Decision, Plan
@@ -132,7 +133,9 @@ def statistics_lines(stats: Mapping[str, Any], policy: str | None) -> list[str]:
 
 def _statistics_row(item: Mapping[str, Any]) -> tuple[str, ...]:
     per_day, age = item["growth"]["per_day"], item["newest_age"]
-    remarks = (f"{item[key]} {key}" for key in ("damaged", "partial", "pinned", "verified") if item[key])
+    remarks = [f"{item[key]} {key}" for key in ("damaged", "partial", "pinned", "verified", "drilled") if item[key]]
+    if item["newest_drilled"]:
+        remarks.append(f"newest drilled {item['newest_drilled']}")
     return (
         f"{item['instance']}/{GLOBALS if item['database'] is None else item['database']}",
         str(item["count"]),
@@ -187,3 +190,12 @@ def _plan_row(decision: Decision) -> tuple[str, ...]:
         human_size(backup.size),
         ", ".join(decision.reasons),
     )
+
+
+# --- globals ---
+
+
+def change_lines(changes: Sequence[Change]) -> list[str]:
+    """Given what restoring the globals changes, leaves or skips, return a table of it."""
+    rows = [(change.action, change.kind, change.name, "; ".join(change.details)) for change in changes]
+    return table(("ACTION", "KIND", "NAME", "DETAILS"), rows) if rows else []

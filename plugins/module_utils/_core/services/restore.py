@@ -14,30 +14,30 @@ that exists, in one transaction.
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import socket
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Callable
 
 from ..adapters import catalog, process, repository, server, server_sql, state, tools
 from ..adapters.archive import Progress
 from ..adapters.client import as_connected, client_environment
-from ..adapters.files import free_space
 from ..adapters.observer import Observer
-from ..adapters.process import Cancellation, Limits, Processes
-from ..adapters.stored import UnreadableError, archive_path, decompressor, read_file, stages_to_read, unpack
+from ..adapters.process import Cancellation
+from ..adapters.stored import UnreadableError, archive_path
 from ..domain import commands
-from ..domain.backups import Backup, record
-from ..domain.choice import choose
+from ..domain.backups import GLOBALS, Backup, record
+from ..domain.choice import choose, nearest
 from ..domain.database_sql import quote_identifier, quote_literal, reapply
+from ..domain.dump_header import client_lacks
 from ..domain.errors import DONE, ConfigurationError, PgkeepError, RepositoryError, ServerError, ToolError
-from ..domain.facts import ServerFacts
+from ..domain.globals_plan import Change
+from ..domain.globals_plan import Plan as GlobalsPlan
 from ..domain.model import Choice, Connection, RestoreOptions, build
 from ..domain.outcomes import Outcome
 from ..domain.restoration import (
@@ -46,15 +46,19 @@ from ..domain.restoration import (
     Needs,
     create_database,
     destination,
+    missing_parts,
+    missing_roles,
+    needed_schemas,
     needs,
     without_privileges,
 )
+from ..domain.text import change_lines
+from . import globals as cluster
+from .loading import PARALLEL_FORMATS, Loading, listed, load
 
 Clock = Callable[[], datetime]
 _TICK = 0.5  # seconds between two attempts to get the live database for ourselves
 _OBJECT_IN_USE = "55006"  # sessions on it, or prepared transactions in it
-_COMMENT_ON_EXTENSION = re.compile(r"^(\d+; \d+ \d+ COMMENT - EXTENSION )", re.MULTILINE)
-_PARALLEL_FORMATS = ("custom", "directory")
 
 
 @dataclass(frozen=True)
@@ -68,19 +72,28 @@ class Restored:
     command: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     old: str | None = None  # name of the database that was replaced, while it exists
+    changes: tuple[Change, ...] = ()  # to roles, tablespaces and what else is not a database's
 
     failed = False
     exit_code = DONE
 
     @property
     def changed(self) -> bool:
-        """Return whether a database was restored, or would be."""
+        """Return whether something was restored, or would be."""
+        if self.backup.kind == "globals":
+            return any(change.changes for change in self.changes)
         return self.where.action != "skip"
 
     @property
     def message(self) -> str:
         """Return what was done, in one line."""
         name, source = self.where.name, self.backup.id
+        if self.backup.kind == "globals":
+            number = sum(change.changes for change in self.changes)
+            if not number:
+                return f"{source} has nothing that is not on the server"
+            what = f"{number} change{'' if number == 1 else 's'}"
+            return f"would restore {source}: {what}" if self.check else f"restored {source}: {what}"
         if self.where.action == "skip":
             return f"{name} exists: nothing was done"
         text = f"{'would restore' if self.check else 'restored'} {source} into {name}"
@@ -93,7 +106,10 @@ class Restored:
 
     @property
     def diff(self) -> dict[str, str]:
-        """Return the database before and after."""
+        """Return the database before and after; of globals, what is not yet as in the backup."""
+        if self.backup.kind == "globals":
+            lines = change_lines([change for change in self.changes if change.changes])
+            return {"before": "", "after": "".join(f"{line}\n" for line in lines)}
         name, old = self.where.name, self.where.old
         before = {"create": "", "skip": f"{name}\n", "fill": f"{name} (empty)\n", "replace": f"{name}\n"}
         after = f"{name} (restored from {self.backup.id})\n"
@@ -109,8 +125,20 @@ class Restored:
             "action": self.where.action,
             "old": self.old,
             "command": list(self.command),
+            "changes": [change.to_json() for change in self.changes],
             "seconds": {stage: round(taken, 3) for stage, taken in self.seconds.items()},
         }
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a server is reached: by us, and by the programs."""
+
+    connection: Connection
+    client: tools.Tools
+    environment: Mapping[str, str]
+    inherit: tuple[int, ...]  # descriptors that the programs need
+    prefix: tuple[str, ...] = ()  # what the programs are run with
 
 
 @dataclass(frozen=True)
@@ -118,24 +146,28 @@ class Plan:
     """Everything that is known before anything is touched."""
 
     backup: Backup
-    document: Mapping[str, Any]
     where: Destination
-    options: RestoreOptions
-    connection: Connection
-    facts: ServerFacts
-    client: tools.Tools
     needs: Needs
-    environment: Mapping[str, str]
-    inherit: tuple[int, ...]
-    clock: Clock
+    server_major: int
+    roles: GlobalsPlan | None  # roles that have to be created before
+    schemas: tuple[str, ...]  # which the archive's part that is restored needs and does not hold
+    loading: Loading
     cancellation: Cancellation
 
     @property
-    def jobs(self) -> int:
-        """Return how many jobs pg_restore gets: a database that is filled is filled in one transaction."""
-        if self.document["format"] not in _PARALLEL_FORMATS or self.where.action == "fill":
-            return 1
-        return self.options.jobs or len(os.sched_getaffinity(0))
+    def document(self) -> Mapping[str, Any]:
+        """Return the backup's manifest."""
+        return self.loading.document
+
+    @property
+    def options(self) -> RestoreOptions:
+        """Return what was asked for."""
+        return self.loading.options
+
+    @property
+    def connection(self) -> Connection:
+        """Return how the server is reached."""
+        return self.loading.connection
 
     @property
     def maintenance(self) -> str:
@@ -143,56 +175,48 @@ class Plan:
         first = self.connection.login_db
         return first if first != self.where.name else "template1" if first == "postgres" else "postgres"
 
-    def command(self, database: str, path: str | None, use_list: str | None = None) -> tuple[str, ...]:
-        """Given the database to restore into and the archive (None: stdin), return the command that restores."""
-        alone = self.where.action == "fill"
-        if self.document["format"] == "plain":
-            psql = os.path.join(os.path.dirname(self.client.pg_restore), "psql")
-            return commands.psql_into(psql, self.connection, database, one_transaction=alone)
-        jobs = self.jobs if path else 1
-        return commands.pg_restore_into(
-            self.client.pg_restore,
-            self.connection,
-            database,
-            self.options,
-            jobs,
-            path,
-            use_list,
-            one_transaction=alone,
-        )
-
-
-def find(raw: Mapping[str, Any]) -> Backup:
-    """Given options as a user wrote them, return the backup that is meant; raise PgkeepError."""
-    choice = build(Choice, raw)
-    place = repository.open_for_reading(choice.repository)
-    return choose([item for item in catalog.scan(place) if isinstance(item, Backup)], choice)
-
 
 def contents(raw: Mapping[str, Any], cancellation: Cancellation) -> str:
     """Given options as a user wrote them, return what pg_restore lists of the backup's archive; raise PgkeepError."""
-    backup, options = find(raw), build(RestoreOptions, raw)
+    choice, options = build(Choice, raw), build(RestoreOptions, raw)
+    backup = choose(catalog.copies(repository.open_for_reading(choice.repository)), choice)
     document = catalog.read_manifest(backup.path)
     if document["format"] == "plain":
         raise ConfigurationError(f"{backup.id} is plain SQL, which has no list of contents: read {backup.path}")
     environment = commands.environment(Connection(), None, "/", process.SEARCH_PATH)
-    with state.in_use(backup.path) as fd, Processes(environment, cancellation, (fd,)) as processes:
-        return _listed(processes, document, archive_path(backup.path, document), tools.newest(options.bin_dir))
+    with state.in_use(backup.path) as fd:
+        way = Way(Connection(), tools.newest(options.bin_dir), environment, (fd,))
+        return listed(_loading(backup, document, options, way, cancellation, superuser=True, alone=False))
 
 
-def _listed(processes: Processes, document: Mapping[str, Any], path: str, client: tools.Tools) -> str:
-    """Given an archive, return pg_restore's list of it; raise ToolError."""
-    unpacking = decompressor(document)
-    if not unpacking:
-        lister = processes.start(commands.pg_restore_list(client.pg_restore, path))
-    else:
-        with open(path, "rb") as file:
-            source = processes.start(unpacking, stdin=file.fileno())
-        lister = processes.start(commands.pg_restore_list(client.pg_restore), stdin=source.stdout.fileno())
-        source.stdout.close()  # pg_restore stops after the list
-    text = lister.stdout.read().decode(errors="replace")
-    lister.check()
-    return text
+def _loading(
+    backup: Backup,
+    document: Mapping[str, Any],
+    options: RestoreOptions,
+    way: Way,
+    cancellation: Cancellation,
+    *,
+    superuser: bool,
+    alone: bool,
+) -> Loading:
+    """Given a backup and how to reach a server, return how its archive gets there. What shall be `alone` in one
+    transaction takes one job.
+    """
+    several = document["format"] in PARALLEL_FORMATS and not alone
+    return Loading(
+        archive_path(backup.path, document),
+        document,
+        options,
+        way.connection,
+        superuser,
+        way.client,
+        (options.jobs or len(os.sched_getaffinity(0))) if several else 1,
+        alone,
+        way.environment,
+        way.inherit,
+        way.prefix,
+        cancellation,
+    )
 
 
 def restore(
@@ -205,39 +229,95 @@ def restore(
     """Given options as a user wrote them, restore the backup that they name (`check`: find out whether it would go);
     raise PgkeepError with everything that is missing.
     """
-    options, connection = build(RestoreOptions, raw), build(Connection, raw)
-    stop = cancellation or Cancellation()
-    backup = find(raw)
+    options, connection, choice = build(RestoreOptions, raw), build(Connection, raw), build(Choice, raw)
+    stop, attend = cancellation or Cancellation(), observer or Observer()
+    backups = catalog.copies(repository.open_for_reading(choice.repository))
+    backup = choose(backups, choice)
     if backup.kind == "globals":
-        raise ConfigurationError(f"{backup.id} holds globals, not a database: name a database")
+        return _restore_globals(backup, options, connection, check, stop)
+    globals_script = partial(_globals_script, backups, backup, stop) if options.create_roles else None
     with state.in_use(backup.path) as fd:
-        document = catalog.read_manifest(backup.path)
         with server.connect(connection) as session:
-            facts, entries = server.server_facts(session), server.databases(session)
+            client = tools.find(server.server_facts(session).version_num, options.bin_dir)
             connection = as_connected(connection, session.host)
-            where = destination(str(backup.database), options, entries, clock())
-            target = server.target_facts(session, where.name)
-            leftovers = [name for (name,) in session.rows(server_sql.LEFTOVERS)]
-        if where.action == "skip":
-            return Restored(backup, where, check, _left(leftovers))
-        if where.action == "fill":
-            target = replace(target, objects=_objects(connection, where.name))
-        client = tools.find(facts.version_num, options.bin_dir)
-        owner = next((entry.owner for entry in entries if entry.name == where.name), None)
-        found = needs(document, options, where, facts, target, client.major, owner)
         with client_environment(connection) as (environment, descriptors):
-            plan = Plan(
-                backup, document, where, options, connection, facts, client, found, environment, (fd, *descriptors),
-                clock, stop,
-            )  # fmt: skip
-            problems = [*found.problems, *_archive_problems(plan)]
-            if problems:
-                raise ServerError(f"{backup.id} cannot be restored into {where.name!r}: " + "; ".join(problems))
-            warnings = (*found.warnings, *_left(leftovers))
-            if check:
-                path = archive_path(backup.path, document)
-                return Restored(backup, where, True, warnings, plan.command(where.name, path), old=where.old)
-            return _restore(plan, warnings, observer or Observer())
+            way = Way(connection, client, environment, (fd, *descriptors))
+            return restore_backup(backup, options, way, check, clock, stop, attend, globals_script)
+
+
+def _restore_globals(
+    backup: Backup, options: RestoreOptions, connection: Connection, check: bool, cancellation: Cancellation
+) -> Restored:
+    """Given a backup of the globals, restore what the server lacks of it, or say what that is; raise PgkeepError."""
+    script, begin = cluster.read(backup, cancellation), time.monotonic()
+    with server.connect(connection, writable=not check) as session:
+        update, tablespaces = options.existing_roles == "update", not options.no_tablespaces
+        planned = cluster.plan_globals(session, script, None, update, tablespaces)
+        if planned.problems:
+            raise ServerError(f"{backup.id} cannot be restored: " + "; ".join(planned.problems))
+        if not check:
+            cluster.apply(session, planned)
+    where, seconds = Destination(GLOBALS, "globals"), {"globals": time.monotonic() - begin}
+    return Restored(backup, where, check, planned.warnings, (), seconds, changes=planned.changes)
+
+
+def _globals_script(backups: Sequence[Backup], backup: Backup, cancellation: Cancellation) -> bytes:
+    """Given all backups and one of a database, return the script of the globals that belong to it."""
+    found = nearest(backups, backup)
+    if found is None:
+        raise RepositoryError(
+            f"create_roles is set, and there is no backup of the globals of {backup.instance}: create the roles yourself"
+        )
+    return cluster.read(found, cancellation)
+
+
+def restore_backup(
+    backup: Backup,
+    options: RestoreOptions,
+    way: Way,
+    check: bool,
+    clock: Clock,
+    cancellation: Cancellation,
+    observer: Observer,
+    globals_script: Callable[[], bytes] | None = None,
+) -> Restored:
+    """Given a backup of a database that is in use by us, what is asked for, how to reach the server and perhaps what to
+    create missing roles from, restore it there; raise PgkeepError. `check` as in `restore`.
+    """
+    document = catalog.read_manifest(backup.path)
+    with server.connect(way.connection) as session:
+        facts, entries = server.server_facts(session), server.databases(session)
+        where = destination(str(backup.database), options, entries, clock())
+        target = server.target_facts(session, where.name)
+        leftovers = [name for (name,) in session.rows(server_sql.LEFTOVERS)]
+        roles = _missing_roles(session, missing_roles(document["properties"], target), globals_script)
+    if where.action == "skip":
+        return Restored(backup, where, check, _left(leftovers))
+    if where.action == "fill":
+        target = replace(target, objects=_objects(way.connection, where.name))
+    owner = next((entry.owner for entry in entries if entry.name == where.name), None)
+    provided = roles.created_roles if roles else frozenset()
+    found = needs(document, options, where, facts, target, way.client.major, owner, provided)
+    loading = _loading(
+        backup, document, options, way, cancellation, superuser=facts.is_superuser, alone=where.action == "fill"
+    )
+    problems, schemas = _look_into(backup.path, loading)
+    problems = [*found.problems, *(roles.problems if roles else ()), *problems]
+    if problems:
+        raise ServerError(f"{backup.id} cannot be restored into {where.name!r}: " + "; ".join(problems))
+    warnings = (*found.warnings, *(roles.warnings if roles else ()), *_left(leftovers))
+    if check:
+        command, changes = loading.command(where.name, loading.archive), roles.changes if roles else ()
+        return Restored(backup, where, True, warnings, command, old=where.old, changes=changes)
+    plan = Plan(backup, where, found, facts.major, roles, tuple(schemas), loading, cancellation)
+    return _restore(plan, warnings, observer)
+
+
+def _missing_roles(
+    session: server.Session, missing: frozenset[str], script: Callable[[], bytes] | None
+) -> GlobalsPlan | None:
+    """Given roles that the server lacks and perhaps a script that has them, return how they are created."""
+    return cluster.plan_globals(session, script(), missing) if script and missing else None
 
 
 def _left(names: Sequence[str]) -> tuple[str, ...]:
@@ -252,19 +332,23 @@ def _objects(connection: Connection, database: str) -> int:
         return int(session.row(server_sql.OBJECTS)[0])
 
 
-def _archive_problems(plan: Plan) -> list[str]:
-    """Given a plan, return why this host's pg_restore cannot read the archive; it looks at the beginning alone."""
-    if plan.document["format"] == "plain":
-        psql = os.path.join(os.path.dirname(plan.client.pg_restore), "psql")
-        return [] if os.access(psql, os.X_OK) else [f"{psql} is missing: install postgresql-client"]
+def _look_into(path: str, loading: Loading) -> tuple[list[str], list[str]]:
+    """Given a backup's directory and its archive, return why it cannot be restored as asked, and which schemas the
+    restored part lacks. Only its beginning is read.
+    """
+    document, options = loading.document, loading.options
+    if document["format"] == "plain":
+        there = os.access(loading.psql, os.X_OK)
+        return [] if there else [f"{loading.psql} is missing: install postgresql-client"], []
     try:
-        with Processes(plan.environment, plan.cancellation, plan.inherit) as processes:
-            processes.limit(Limits(plan.options.deadline, plan.options.deadline), lambda: 0)
-            _listed(processes, plan.document, archive_path(plan.backup.path, plan.document), plan.client)
+        listing = listed(loading)
     except ToolError as error:
-        advice = f"the archive was written by version {plan.document['tool_version']}: use a client of that version"
-        return [f"{error}: {advice}"]
-    return []
+        if client_lacks(str(error)):
+            return [f"{error}: the archive was written by version {document['tool_version']}: use a client of it"], []
+        kind, problem = catalog.checksum_damage(path, document["files"])
+        why = f"it is {kind}: {problem}" if problem else f"the archive cannot be read: {error}"
+        return [f"{why}: choose another backup, or restore from a copy"], []
+    return missing_parts(listing, options), needed_schemas(listing, options)
 
 
 def _restore(plan: Plan, warnings: Sequence[str], observer: Observer) -> Restored:
@@ -276,6 +360,9 @@ def _restore(plan: Plan, warnings: Sequence[str], observer: Observer) -> Restore
     try:
         with _stage(seconds, "checksum"):
             _check_bytes(plan)
+        if plan.roles:
+            with _stage(seconds, "roles"), server.connect(plan.connection, writable=True) as session:
+                cluster.apply(session, plan.roles)
         if plan.where.action == "fill":
             old = None
             command = _load(plan, name, progress, seconds, notes)
@@ -284,7 +371,8 @@ def _restore(plan: Plan, warnings: Sequence[str], observer: Observer) -> Restore
     except PgkeepError as error:
         observer.finished(Outcome(name, "database", "failed", str(error)))
         raise
-    result = Restored(plan.backup, plan.where, False, tuple(notes), command, seconds, old)
+    changes = plan.roles.changes if plan.roles else ()
+    result = Restored(plan.backup, plan.where, False, tuple(notes), command, seconds, old, changes)
     observer.finished(Outcome(name, "database", "done", result.message, result.warnings))
     return result
 
@@ -315,7 +403,7 @@ def _beside(
         properties = plan.document["properties"]
         with _stage(seconds, "create"):
             tablespaces = not plan.options.no_tablespaces
-            session.rows(create_database(temporary, properties, plan.facts.major, tablespaces))
+            session.rows(create_database(temporary, properties, plan.server_major, tablespaces))
         try:
             marker = f"pgkeep: restore of {plan.backup.id}, process {os.getpid()} on {socket.gethostname()}"
             quoted = quote_identifier(temporary)
@@ -353,7 +441,7 @@ def _finish(session: server.Session, plan: Plan, temporary: str) -> None:
     if properties is None:
         return
     applied = without_privileges(properties, plan.options.no_privileges)
-    for statement in reapply(applied, temporary, plan.needs.without_roles):
+    for statement in reapply(applied, temporary, plan.needs.without_roles, plan.connection.session_role):
         session.rows(statement)
 
 
@@ -389,8 +477,12 @@ def _load(
     plan: Plan, database: str, progress: Progress, seconds: dict[str, float], notes: list[str]
 ) -> tuple[str, ...]:
     """Given a plan and an empty database, restore the archive into it and look at the result; return the command."""
-    with _stage(seconds, "restore"):
-        command = _run(plan, database, progress, notes)
+    with _stage(seconds, "restore"), _schemas(plan, database):
+        try:
+            command = load(plan.loading, database, progress, notes)
+        except (ToolError, UnreadableError) as error:
+            text = f"{plan.backup.id} could not be restored, {_untouched(plan)}: {error}"
+            raise type(error)(text) from None
     if plan.options.analyze:
         with _stage(seconds, "analyze"), server.connect(plan.connection, database, writable=True) as session:
             session.rows("ANALYZE")
@@ -398,95 +490,26 @@ def _load(
     return command
 
 
-def _run(plan: Plan, database: str, progress: Progress, notes: list[str]) -> tuple[str, ...]:
-    path, document = archive_path(plan.backup.path, plan.document), plan.document
-    with Processes(plan.environment, plan.cancellation, plan.inherit) as processes:
-        limits = Limits(plan.options.deadline, plan.options.deadline)
-        processes.limit(limits, lambda: progress.bytes + progress.tables)
-        try:
-            if not decompressor(document) and document["format"] in _PARALLEL_FORMATS:
-                return _from_file(plan, database, processes, path, progress)
-            with _unpacked(plan, processes, path, notes) as unpacked:
-                if unpacked is not None:
-                    return _from_file(plan, database, processes, f"/proc/self/fd/{unpacked}", progress, unpacked)
-                command = plan.command(database, None)
-                read_file(processes, stages_to_read(document, command), path, document["content_sha256"], progress)
-                return command
-        except (ToolError, UnreadableError) as error:
-            processes.check()
-            raise ToolError(f"{plan.backup.id} could not be restored, {_untouched(plan)}: {error}") from None
-
-
 def _untouched(plan: Plan) -> str:
     return "and nothing is left of it" if plan.where.action == "create" else f"and {plan.where.name} is as it was"
 
 
-def _from_file(
-    plan: Plan, database: str, processes: Processes, path: str, progress: Progress, inherited: int | None = None
-) -> tuple[str, ...]:
-    """Given an archive that several jobs can read, restore it; return the command. Raise ToolError."""
-    wanted = None if plan.facts.is_superuser else _without_comments(processes, path, plan)
-    use_list = None if wanted is None else f"/proc/self/fd/{wanted}"
-    extra = tuple(fd for fd in (wanted, inherited) if fd is not None)
-    try:
-        with Processes(plan.environment, plan.cancellation, (*plan.inherit, *extra)) as restoring:
-            limits = Limits(plan.options.deadline, plan.options.deadline)
-            command = plan.command(database, path, use_list)
-            running = progress.dump = restoring.start(command, stdout=subprocess.DEVNULL)
-            restoring.limit(limits, lambda: progress.tables)
-            status = running.wait()
-            restoring.check()
-            if status or running.errors:
-                raise ToolError(running.failure(status))
-            return command
-    finally:
-        if wanted is not None:
-            os.close(wanted)
-
-
-def _without_comments(processes: Processes, path: str, plan: Plan) -> int:
-    """Return the descriptor of a list of all that is in the archive but comments on extensions: these are the
-    extension owner's to change, who is the superuser for one that came with the server.
-    """
-    with Processes(plan.environment, plan.cancellation, _descriptor(path)) as listing:
-        lister = listing.start(commands.pg_restore_list(plan.client.pg_restore, path))
-        text = lister.stdout.read().decode(errors="surrogateescape")
-        lister.check()
-    processes.check()
-    kept = _COMMENT_ON_EXTENSION.sub(r";\1", text)
-    return process.memory_file("list", kept.encode(errors="surrogateescape"))
-
-
-def _descriptor(path: str) -> tuple[int, ...]:
-    number = path.rpartition("/")[2]
-    return (int(number),) if path.startswith("/proc/self/fd/") else ()
-
-
 @contextmanager
-def _unpacked(plan: Plan, processes: Processes, path: str, notes: list[str]) -> Iterator[int | None]:
-    """Given a compressed archive, yield the descriptor of an unpacked, unnamed copy for several jobs to read; None where
-    it is restored as it comes.
-    """
-    if not decompressor(plan.document) or plan.document["format"] != "custom":
-        yield None
-        return
-    if plan.jobs == 1 and plan.facts.is_superuser:
-        yield None
-        return
-    directory, size = plan.options.work_dir, plan.document["database_size"] or 0
+def _schemas(plan: Plan, database: str) -> Iterator[None]:
+    """Have the schemas of single tables there while these are restored; take them away again where that fails."""
+    made: list[str] = []
     try:
-        if free_space(directory)[0] < size:
-            raise OSError("not enough space")
-        fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        notes.append(f"restored with one job, as the archive could not be unpacked in {directory} ({error})")
-        yield None
-        return
-    try:
-        unpack(processes, plan.document, path, fd)
-        yield fd
-    finally:
-        os.close(fd)
+        if plan.schemas:
+            with server.connect(plan.connection, database, writable=True) as session:
+                for name in map(quote_identifier, plan.schemas):
+                    session.rows(f"CREATE SCHEMA {name}")
+                    made.append(name)
+        yield
+    except BaseException:
+        if made:
+            with server.connect(plan.connection, database, writable=True) as session:
+                session.rows("".join(f"DROP SCHEMA {name}; " for name in made))
+        raise
 
 
 def _missing(plan: Plan, database: str) -> list[str]:

@@ -7,24 +7,31 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Callable
 
-from ..adapters import catalog, process, repository, state, tools
+from ..adapters import catalog, process, repository, state, throwaway, tools
 from ..adapters.archive import Progress
+from ..adapters.evidence import keep
 from ..adapters.observer import Observer
 from ..adapters.process import Cancellation, Limits, Processes
 from ..adapters.stored import UnreadableError, archive_path, read_file, stages_to_read
 from ..domain import commands
-from ..domain.backups import Backup, Failure
+from ..domain.backups import GLOBALS, Backup, Failure
+from ..domain.choice import nearest
+from ..domain.drill import Evidence
+from ..domain.dump_header import client_lacks
 from ..domain.errors import DONE, FAILED, SOME_FAILED, Interrupted, PgkeepError, ToolError
 from ..domain.filtering import folder_wanted, matches
-from ..domain.model import Connection, Filter, Repository, VerifyOptions, build
+from ..domain.model import Connection, DrillOptions, Filter, Repository, Scope, VerifyOptions, build
+from ..domain.quantities import human_duration
+from ..domain.sandbox import protections
 from ..domain.verification import due
 
 Clock = Callable[[], datetime]
@@ -40,7 +47,8 @@ class Verification:
     problem: str = ""
     seconds: float = 0.0
     recorded: bool = False
-    warning: str = ""
+    warnings: tuple[str, ...] = ()
+    evidence: Evidence | None = None  # of a drill
 
     @property
     def ok(self) -> bool:
@@ -57,6 +65,7 @@ class Verification:
             "problem": self.problem,
             "duration": round(self.seconds, 3),
             "recorded": self.recorded,
+            "drill": None if self.evidence is None else self.evidence.to_json(),
         }
 
 
@@ -66,6 +75,8 @@ class Verified:
 
     verifications: tuple[Verification, ...]
     left: int  # matching backups that were not due, or not in the sample
+    notes: tuple[str, ...] = ()  # what concerns the run as a whole
+    protections: tuple[str, ...] = ()  # what a drill keeps from the host, and what not
 
     diff = None
 
@@ -99,11 +110,27 @@ class Verified:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return what a person should look at."""
-        return tuple(item.warning for item in self.verifications if item.warning)
+        return (*self.notes, *(f"{item.backup.id}: {text}" for item in self.verifications for text in item.warnings))
 
     def to_json(self) -> dict[str, Any]:
         """Return what the module and --json give."""
-        return {"verifications": [item.to_json() for item in self.verifications], "not_due": self.left}
+        return {
+            "verifications": [item.to_json() for item in self.verifications],
+            "not_due": self.left,
+            "protections": list(self.protections),
+        }
+
+
+@dataclass(frozen=True)
+class _Work:
+    """How every backup of a run is verified."""
+
+    options: VerifyOptions
+    drills: DrillOptions
+    globals: tuple[Backup, ...]  # what a drill can take roles from
+    clock: Clock
+    cancellation: Cancellation
+    observer: Observer
 
 
 def verify(
@@ -117,59 +144,97 @@ def verify(
 
     What is wrong with one backup is a result and stops no other.
     """
-    wanted, options = build(Filter, raw), build(VerifyOptions, raw)
+    wanted, options, drills = build(Filter, raw), build(VerifyOptions, raw), build(DrillOptions, raw)
     place = repository.open_for_reading(build(Repository, raw).repository)
-    stop = cancellation or Cancellation()
     now = clock()
-    found = [
-        item
-        for item in catalog.scan(place, lambda instance, folder: folder_wanted(wanted, instance, folder))
-        if isinstance(item, Backup) and matches(item, wanted, now)
-    ]
+    found = [item for item in _scan(place, wanted) if matches(item, wanted, now)]
     todo = due(found, options, now)
+    left, kept_out = len(found) - len(todo), protections(drills.sandbox) if options.level == "restore" else ()
     if check:
-        return Verified(tuple(Verification(item, options.level, "planned") for item in todo), len(found) - len(todo))
+        return Verified(tuple(Verification(item, options.level, "planned") for item in todo), left, (), kept_out)
+    swept: list[str] = []
+    clusters: list[Backup] = []
+    if options.level == "restore":
+        swept = throwaway.sweep(drills.work_dir)
+        clusters = _scan(place, Scope(instance=wanted.instance, databases=(GLOBALS,)))
+    work = _Work(options, drills, tuple(clusters), clock, cancellation or Cancellation(), observer or Observer())
     # One result after the other is kept, so that what was done before an interruption counts.
-    done = tuple(_verify(item, options, clock, stop) for item in todo)
-    return Verified(done, len(found) - len(todo))
+    return Verified(tuple(_verify(item, work) for item in todo), left, tuple(swept), kept_out)
 
 
-def _verify(backup: Backup, options: VerifyOptions, clock: Clock, cancellation: Cancellation) -> Verification:
-    begin, at = time.monotonic(), clock()
-    cancellation.check()
+def _scan(place: str, scope: Scope) -> list[Backup]:
+    found = catalog.scan(place, lambda instance, folder: folder_wanted(scope, instance, folder))
+    return [item for item in found if isinstance(item, Backup)]
+
+
+def _verify(backup: Backup, work: _Work) -> Verification:
+    work.cancellation.check()
+    begin, at, level = time.monotonic(), work.clock(), work.options.level
     try:
         with state.in_use(backup.path) as fd:
-            kind, problem = _examine(backup, options, fd, cancellation)
+            kind, problem, evidence = _examine(backup, work, fd)
     except Interrupted:
         raise
     except (PgkeepError, OSError) as error:
         # Nothing is known about the backup then: a missing tool must not spoil it.
         text = error.strerror if isinstance(error, OSError) else str(error)
-        return Verification(backup, options.level, "error", str(text), time.monotonic() - begin)
-    failure = Failure(at, options.level, kind, problem) if problem else None
-    recorded, warning = True, ""
+        done = Verification(backup, level, "error", str(text), time.monotonic() - begin)
+    else:
+        failure = Failure(at, level, kind, problem) if problem else None
+        lost = _keep(backup, level, at, failure, evidence)
+        warnings = (*(evidence.warnings if evidence else ()), *([lost] if lost else []))
+        seconds = time.monotonic() - begin
+        done = Verification(backup, level, kind or "good", problem, seconds, not lost, warnings, evidence)
+    work.observer.verified(backup.id, line(done))
+    return done
+
+
+def _keep(backup: Backup, level: str, at: datetime, failure: Failure | None, evidence: Evidence | None) -> str:
+    """Given what a verification found, keep it with the backup; return why it could not be kept, or ""."""
     try:
-        state.change(backup.path, lambda known: known.after(options.level, at, failure), secrets.token_hex(8))
+        if evidence:
+            keep(os.path.dirname(backup.path), evidence.to_json())
+        state.change(backup.path, lambda known: known.after(level, at, failure), secrets.token_hex(8))
     except (PgkeepError, OSError) as error:
-        recorded, warning = False, f"{backup.id}: the result could not be kept with the backup: {error}"
-    seconds = time.monotonic() - begin
-    return Verification(backup, options.level, kind or "good", problem, seconds, recorded, warning)
+        return f"the result could not be kept with the backup: {error}"
+    return ""
 
 
-def _examine(backup: Backup, options: VerifyOptions, fd: int, cancellation: Cancellation) -> tuple[str, str]:
-    """Given a backup, return the kind of its damage and the damage in words, or two empty texts.
-
-    Raise PgkeepError or OSError where it cannot be known.
+def _examine(backup: Backup, work: _Work, fd: int) -> tuple[str, str, Evidence | None]:
+    """Given a backup, return the kind of its damage and the damage in words, or two empty texts, and the evidence of a
+    drill. Raise PgkeepError or OSError where it cannot be known.
     """
-    document = catalog.read_manifest(backup.path)
-    damage = catalog.checksum_damage(backup.path, document["files"], cancellation.check)
-    if damage[1] or options.level == "checksum":
-        return damage
+    document, options = catalog.read_manifest(backup.path), work.options
+    kind, problem = catalog.checksum_damage(backup.path, document["files"], work.cancellation.check)
+    if problem or options.level == "checksum":
+        return kind, problem, None
+    if options.level == "restore":  # which reads the archive to its end as well
+        evidence = _drill(backup, document, work, fd)
+        return "" if evidence.verdict == "good" else evidence.verdict, evidence.problem, evidence
     try:
-        _read(backup.path, document, options, fd, cancellation)
+        _read(backup.path, document, options, fd, work.cancellation)
     except UnreadableError as error:
-        return "unreadable", f"the archive cannot be read: {error}"
-    return "", ""
+        return "unreadable", f"the archive cannot be read: {error}", None
+    return "", "", None
+
+
+def _drill(backup: Backup, document: Mapping[str, Any], work: _Work, fd: int) -> Evidence:
+    from .drill import Drill, drill  # what is not asked for is not loaded: the command's zip is not compiled
+
+    return drill(
+        Drill(
+            backup,
+            document,
+            nearest(work.globals, backup) if backup.kind == "database" else None,
+            fd,
+            work.drills,
+            work.options.bin_dir,
+            work.options.deadline,
+            work.clock,
+            work.cancellation,
+            work.observer,
+        )
+    )
 
 
 def _read(path: str, document: Mapping[str, Any], options: VerifyOptions, fd: int, cancellation: Cancellation) -> None:
@@ -200,15 +265,19 @@ def _read(path: str, document: Mapping[str, Any], options: VerifyOptions, fd: in
 
 def _unreadable(said: str) -> PgkeepError:
     """Given what pg_restore says, return the error: a tool that is too old says nothing about the backup."""
-    if "unsupported version" in said or "not built with" in said or "compression is not supported" in said:
+    if client_lacks(said):
         return ToolError(f"{said}: install a newer postgresql-client, or set bin_dir to where one is")
     return UnreadableError(said)
 
 
 def line(item: Verification) -> str:
     """Given a verification, return one line for people."""
-    took = f" in {item.seconds:.1f} s" if item.verdict != "planned" else ""
-    return f"{item.backup.id}: {item.verdict} ({item.level}){took}"
+    took = f" in {human_duration(timedelta(seconds=item.seconds))}" if item.verdict != "planned" else ""
+    text = f"{item.backup.id}: {item.verdict} ({item.level}){took}"
+    if item.evidence and item.evidence.compared:
+        compared, recovery = item.evidence.compared, human_duration(timedelta(seconds=item.evidence.recovery))
+        text += f", restored in {recovery}, {compared['rows']:,} rows of {compared['tables']:,} tables compared"
+    return text
 
 
 def summary(result: Verified) -> str:

@@ -23,7 +23,7 @@ DATABASE = DatabaseFacts(
     name="shop", owner="postgres", encoding="UTF8", locale_provider="libc", collate="C", ctype="C", locale=None,
     icu_rules=None, collation_version=None, tablespace="pg_default", connection_limit=-1, is_template=False,
     comment=None, acl=None, settings=(), extensions=(), roles=(), tablespaces=(), tables=1, relations=1,
-    large_objects=0, subscriptions=0, size=1,
+    large_objects=0, subscriptions=0, size=1, output_settings={},
 )  # fmt: skip
 NOTHING = Obstacles(tables=3, tables_with_data=3)
 PARTIAL = Matches((Match("schemas", "a", (1,), ("a",)),))

@@ -26,7 +26,7 @@ def days_ago(days: float, size: int, **changes: Any) -> Backup:
 def test_the_figures_of_one_database() -> None:
     backups = [
         days_ago(1, 3000, duration=timedelta(seconds=3), levels={"archive": NOW}, pin=Pin("x")),
-        days_ago(3, 1000, duration=timedelta(seconds=2), pin=Pin("x", NOW)),
+        days_ago(3, 1000, duration=timedelta(seconds=2), pin=Pin("x", NOW), levels={"restore": NOW, "archive": NOW}),
         days_ago(2, 2000, duration=timedelta(seconds=2.5)),
         days_ago(0.5, 9999, problem="shop.dump is missing", levels={"archive": NOW}, pin=Pin("x")),
     ]
@@ -35,13 +35,16 @@ def test_the_figures_of_one_database() -> None:
         "damaged": 1,
         "partial": 0,
         "pinned": 1,
-        "verified": 1,
+        "verified": 2,
+        "drilled": 1,
         "total_size": 6000,
         "average_size": 2000,
         "average_duration": 2.5,
         "newest": "2025-11-04T14:30:00Z",
         "newest_age": 86400.0,
         "newest_size": 3000,
+        "newest_verified": "2025-11-04T14:30:00Z",
+        "newest_drilled": "2025-11-02T14:30:00Z",
         "oldest": "2025-11-02T14:30:00Z",
     }
     growth = {"per_day": 1000, "ratio": 3.0}
@@ -72,12 +75,15 @@ def test_nothing_gives_zeros_and_nulls() -> None:
         "partial": 0,
         "pinned": 0,
         "verified": 0,
+        "drilled": 0,
         "total_size": 0,
         "average_size": None,
         "average_duration": None,
         "newest": None,
         "newest_age": None,
         "newest_size": None,
+        "newest_verified": None,
+        "newest_drilled": None,
         "oldest": None,
         "databases": [],
     }
@@ -140,7 +146,7 @@ def test_figures_do_not_depend_on_the_order_and_are_json(history: tuple[list[Bac
 def test_the_total_is_the_sum_of_the_databases(history: tuple[list[Backup], datetime]) -> None:
     backups, now = history
     figures = statistics(backups, now)
-    for key in ("count", "damaged", "partial", "pinned", "verified", "total_size"):
+    for key in ("count", "damaged", "partial", "pinned", "verified", "drilled", "total_size"):
         assert figures[key] == sum(item[key] for item in figures["databases"])
     assert figures["count"] + figures["damaged"] == len(backups)
     newest = [item["newest_age"] for item in figures["databases"] if item["newest"]]

@@ -1,0 +1,349 @@
+# Copyright: pgkeep contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection.
+"""The drill: a backup is restored into a throw-away server, and what is there then is compared with the archive.
+
+    initdb, start -> globals -> restore (as `pgkeep restore` does it) -> pg_dump of the result -> equal? -> checks
+                                   archive -> pg_restore to a script  ---------------------------^
+
+The archive is read for the proof while it is restored. Nothing of it is believed: all programs that see it run in the
+sandbox, the server among them.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Callable
+
+from ..adapters import server, throwaway
+from ..adapters.archive import Progress, copy, widen
+from ..adapters.observer import Observer
+from ..adapters.process import Cancellation, Limits, Processes
+from ..adapters.stored import UnreadableError, archive_path, read_script
+from ..adapters.tools import Tools, find_server
+from ..domain import commands
+from ..domain.backups import Backup
+from ..domain.database_sql import quote_identifier, quote_literal
+from ..domain.drill import (
+    Answer,
+    Evidence,
+    checks_for,
+    extension_notes,
+    host_problem,
+    output_options,
+    roles_to_invent,
+    wanted_major,
+)
+from ..domain.errors import PgkeepError, ServerError, ToolError
+from ..domain.model import Check, DrillOptions, RestoreOptions
+from ..domain.proof import Contents, collect, differences
+from ..domain.restoration import major_of
+from ..domain.script import ScriptError
+from ..domain.version import VERSION
+from . import globals as cluster
+from .loading import NotRestoredError
+from .restore import Way, restore_backup
+
+Clock = Callable[[], datetime]
+_LONGEST_GLOBALS = 256 * 1024 * 1024  # bytes
+_LONGEST_ANSWER = 64 * 1024  # bytes of what a check returns; whatever is longer is not what was expected
+
+
+@dataclass(frozen=True)
+class Drill:
+    """One drill: what is drilled, and how."""
+
+    backup: Backup
+    document: Mapping[str, Any]
+    globals: Backup | None  # the backup of the globals that belongs to it
+    fd: int  # that keeps the backup from being deleted meanwhile
+    options: DrillOptions
+    bin_dir: str | None
+    deadline: timedelta
+    clock: Clock
+    cancellation: Cancellation
+    observer: Observer
+
+    @property
+    def limits(self) -> Limits:
+        """Return how long one program of it may take."""
+        return Limits(self.deadline, self.deadline)
+
+
+def drill(task: Drill) -> Evidence:
+    """Given a backup whose bytes are those of its manifest, drill it; return the evidence.
+
+    What is wrong with the backup is in the evidence. Raise PgkeepError or OSError where nothing can be said of it: the
+    host lacks something, or the drill was interrupted.
+    """
+    document = task.document
+    major, newer = wanted_major(document)
+    programs = find_server(major or 1, task.bin_dir, newer=newer)
+    evidence = Evidence(
+        task.backup.id, task.clock(), socket.gethostname(), VERSION, task.options.sandbox, document["server_version"]
+    )
+    evidence.server_version = programs.version
+    if newer and programs.major != major_of(document["server_version"]):
+        evidence.warnings.append(
+            f"drilled on PostgreSQL {programs.major}, as the archive was written by pg_dump {document['tool_version']}"
+        )
+    with throwaway.workspace(task.options.work_dir) as place:
+        confinement = throwaway.confine(place, task.cancellation, task.options.sandbox)
+        begin = time.monotonic()
+        with throwaway.server(programs, place, confinement, task.cancellation, task.options.preload) as running:
+            evidence.seconds["server"] = time.monotonic() - begin
+            try:
+                (_drill_globals if task.backup.kind == "globals" else _drill_database)(task, running, evidence)
+            except PgkeepError:
+                running.check()  # a server that ended is the better explanation
+                raise
+    evidence.finished = task.clock()
+    return evidence
+
+
+@contextmanager
+def _stage(evidence: Evidence, name: str) -> Iterator[None]:
+    begin = time.monotonic()
+    yield
+    evidence.seconds[name] = time.monotonic() - begin
+
+
+# --- a database ---
+
+
+def _drill_database(task: Drill, running: throwaway.Running, evidence: Evidence) -> None:
+    with _stage(evidence, "globals"):
+        _prepare(task, running, evidence)
+    expected = Contents()
+    with _Reading(task, running, expected) as reading:
+        if not _restore(task, running, evidence):
+            return
+        try:
+            with _stage(evidence, "compare"):
+                reading.finish()
+                evidence.count(expected)
+                _compare(task, running, expected, evidence)
+        except UnreadableError as error:
+            evidence.found("unreadable", f"the archive cannot be read: {error}")
+            return
+    with _stage(evidence, "checks"):
+        for check in checks_for(task.options.checks, task.backup.title):
+            answer = _ask(task, running, check)
+            evidence.answers.append(answer)
+            if not answer.passed:
+                said = f"the check {answer.query!r} returned {answer.returned!r} instead of {answer.expected!r}"
+                evidence.found("unexpected", said)
+
+
+def _prepare(task: Drill, running: throwaway.Running, evidence: Evidence) -> None:
+    """Create the roles of the globals, those that the backup names and the globals do not, and its tablespaces."""
+    if task.globals is None:
+        evidence.warnings.append("there is no backup of the globals: roles without rights stand in for the real ones")
+    else:
+        try:
+            _restore_globals(cluster.read(task.globals), running, evidence)
+        except PgkeepError as error:
+            evidence.warnings.append(f"{task.globals.id} could not be restored: {error}")
+    with server.connect(running.connection, writable=True) as session:
+        there = {name for (name,) in session.rows("SELECT rolname::text FROM pg_roles")}
+        for name in roles_to_invent(task.document):
+            if name not in there:
+                session.rows(f"CREATE ROLE {quote_identifier(name)}")
+        for number, name in enumerate((task.document["properties"] or {}).get("tablespaces", ())):
+            place = quote_literal(running.directory(f"tablespace-{number}"))
+            session.rows(f"CREATE TABLESPACE {quote_identifier(name)} LOCATION {place}")
+
+
+def _restore(task: Drill, running: throwaway.Running, evidence: Evidence) -> bool:
+    """Restore as `pgkeep restore` would; return whether that went well. Raise where it is not the backup's fault."""
+    tools, database = running.tools, str(task.backup.database)
+    options = replace(
+        RestoreOptions(),
+        replace=database,  # in case it is one that every server has
+        sessions="terminate",
+        checksum=False,
+        deadline=task.deadline,
+        work_dir=task.options.work_dir,
+    )
+    way = Way(
+        running.connection,
+        Tools(tools.major, tools.version, tools.pg_dump, tools.pg_dumpall, tools.pg_restore),
+        throwaway.ENVIRONMENT,
+        (running.workspace.inherit,),  # not task.fd: a directory's descriptor leads out of the sandbox
+        running.prefix((task.backup.path,)),
+    )
+    attendant = _Attendant(task)
+    try:
+        restored = restore_backup(task.backup, options, way, False, task.clock, task.cancellation, attendant)
+    except (NotRestoredError, UnreadableError) as error:
+        _blame_host(error, running)
+        verdict = "unreadable" if isinstance(error, UnreadableError) else "unrestorable"
+        evidence.found(verdict, str(error))
+        return False
+    except PgkeepError as error:
+        _blame_host(error, running)
+        raise
+    evidence.seconds.update(restored.seconds)
+    evidence.warnings += restored.warnings
+    return True
+
+
+def _blame_host(error: PgkeepError, running: throwaway.Running) -> None:
+    """Given why a restore failed, raise ToolError where that is this host's fault and not the backup's."""
+    advice = host_problem(str(error))
+    if advice:
+        running.check()
+        raise ToolError(f"{error}: {advice}") from None
+
+
+class _Attendant(Observer):
+    """Shows a drill's restore under the name of its backup; the drill is not over when the restore is."""
+
+    def __init__(self, task: Drill) -> None:
+        self._task = task
+
+    def started(self, database: str, progress: Progress, tables: int, expected: int | None) -> None:
+        """Given a restore that begins, show it."""
+        self._task.observer.started(self._task.backup.id, progress, tables, expected)
+
+
+class _Reading(threading.Thread):
+    """Reads the archive for the proof while it is restored."""
+
+    def __init__(self, task: Drill, running: throwaway.Running, contents: Contents) -> None:
+        super().__init__(name="proof", daemon=True)
+        self._task, self._running, self._script = task, running, collect(contents)
+        self._enough, self._progress = Cancellation(), Progress()
+        self._error: Exception | None = None
+
+    def __enter__(self) -> _Reading:
+        self.start()
+        return self
+
+    def __exit__(self, *_unused: object) -> None:
+        self._enough.cancel(signal.SIGTERM)
+        self.join()
+
+    def run(self) -> None:
+        # The programs end with this thread, so it stays until they have.
+        task, document, tool = self._task, self._task.document, self._running.tools.pg_restore
+        inherit, prefix = (self._running.workspace.inherit,), self._running.prefix((task.backup.path,))
+        try:
+            with Processes(throwaway.ENVIRONMENT, self._enough, inherit, prefix) as programs:
+                programs.limit(task.limits, self._go_on)
+                path = archive_path(task.backup.path, document)
+                read_script(programs, document, path, tool, self._script.feed, self._progress)
+                self._script.end()
+        except Exception as error:  # noqa: BLE001  (whatever it is, `finish` raises it)
+            self._error = error
+
+    def _go_on(self) -> int:
+        self._task.cancellation.check()
+        return self._progress.bytes
+
+    def finish(self) -> None:
+        """Wait for the end; raise UnreadableError where the archive is no good, or what else went wrong."""
+        self.join()
+        if isinstance(self._error, (ScriptError, ToolError)):
+            self._task.cancellation.check()
+            raise UnreadableError(str(self._error)) from None
+        if self._error:
+            raise self._error
+
+
+def _compare(task: Drill, running: throwaway.Running, expected: Contents, evidence: Evidence) -> None:
+    """Given what the archive holds, compare it with the restored database; what differs goes into the evidence."""
+    document, tools = task.document, running.tools
+    found, database = Contents(), str(task.backup.database)
+    script = collect(found)
+    options = output_options(document["properties"])
+    environment = {**throwaway.ENVIRONMENT, **({"PGOPTIONS": options} if options else {})}
+    inherit = (running.workspace.inherit,)
+    with Processes(environment, task.cancellation, inherit, running.prefix()) as programs:
+        dump = programs.start(commands.pg_dump_script(tools.pg_dump, running.connection, database))
+        programs.limit(task.limits, lambda: found.size)
+        widen(dump.stdout)
+        copy(dump.stdout, script.feed)
+        status = dump.wait()
+        programs.check()
+        if status or dump.errors:
+            raise ToolError(f"the restored database cannot be read: {dump.failure(status)}")
+    script.end()
+    different = differences(expected, found, same_version=tools.major == major_of(document["tool_version"]))
+    if expected.inserts:
+        evidence.warnings.append(f"{expected.inserts:,} rows of the dump are INSERT statements, which are not compared")
+    if document["properties"] and not document["partial"]:
+        with server.connect(running.connection, database) as session:
+            extensions = {item["name"]: item["version"] for item in server.database_facts(session).extensions}
+        missing, others = extension_notes(document["properties"]["extensions"], extensions)
+        different += missing
+        evidence.warnings += others
+    if different:
+        evidence.found("differs", "; ".join(different))
+
+
+def _ask(task: Drill, running: throwaway.Running, check: Check) -> Answer:
+    """Given a check, ask the restored database; return what it says."""
+    command = commands.psql_query(running.tools.psql, running.connection, str(task.backup.database), check.query)
+    inherit = (running.workspace.inherit,)
+    with Processes(throwaway.ENVIRONMENT, task.cancellation, inherit, running.prefix()) as programs:
+        asking = programs.start(command)
+        programs.limit(task.limits, lambda: 0)
+        said = asking.stdout.read(_LONGEST_ANSWER).decode(errors="backslashreplace").rstrip("\n")
+        asking.stdout.close()
+        status = asking.wait()
+        programs.check()
+    if status:
+        return Answer(check.query, check.expected, asking.failure(status), False)
+    return Answer(check.query, check.expected, said, said == check.expected)
+
+
+# --- the globals ---
+
+
+def _drill_globals(task: Drill, running: throwaway.Running, evidence: Evidence) -> None:
+    try:
+        before = cluster.read(task.backup)
+    except UnreadableError as error:
+        evidence.found("unreadable", str(error))
+        return
+    with _stage(evidence, "globals"):
+        try:
+            _restore_globals(before, running, evidence)
+        except ServerError as error:
+            running.check()
+            evidence.found("unrestorable", str(error))
+            return
+    with _stage(evidence, "compare"):
+        different = cluster.differences(before, _globals_of(task, running))
+    if different:
+        evidence.found("differs", "; ".join(different))
+
+
+def _restore_globals(script: bytes, running: throwaway.Running, evidence: Evidence) -> None:
+    with server.connect(running.connection, writable=True) as session:
+        planned = cluster.plan_globals(session, script, tablespaces=False)
+        evidence.warnings += planned.warnings
+        cluster.apply(session, planned)
+
+
+def _globals_of(task: Drill, running: throwaway.Running) -> bytes:
+    """Return the globals of the throw-away server, as they would be backed up."""
+    command = commands.pg_dumpall_globals(running.tools.pg_dumpall, running.connection, True)
+    inherit = (running.workspace.inherit,)
+    with Processes(throwaway.ENVIRONMENT, task.cancellation, inherit, running.prefix()) as programs:
+        dumping = programs.start(command)
+        programs.limit(task.limits, lambda: 0)
+        script = dumping.stdout.read(_LONGEST_GLOBALS)
+        dumping.check()
+        programs.check()
+    return script

@@ -1,0 +1,178 @@
+# Copyright: pgkeep contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection.
+"""An archive into an empty database: by pg_restore or psql, with several jobs where the archive allows it.
+
+file ---------------------> pg_restore --jobs    (custom, directory)
+file -> [zstd -d] --------> pg_restore           (tar), or psql (plain): its end is looked at before they go on
+file -> [zstd -d] -> copy -> pg_restore --jobs   (custom, compressed by a program)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ..adapters.archive import Progress
+from ..adapters.files import free_space
+from ..adapters.process import Cancellation, Limits, Processes, memory_file
+from ..adapters.stored import decompressor, read_file, stages_to_read, unpack
+from ..adapters.tools import Tools
+from ..domain import commands
+from ..domain.errors import ToolError
+from ..domain.model import Connection, RestoreOptions
+
+PARALLEL_FORMATS = ("custom", "directory")
+_COMMENT_ON_EXTENSION = re.compile(r"^(\d+; \d+ \d+ COMMENT - EXTENSION )", re.MULTILINE)
+
+
+class NotRestoredError(ToolError):
+    """The archive could be read, and the server refused what is in it."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """An archive, and everything that it takes to get it into a database."""
+
+    archive: str  # its path: a file, or the directory of one
+    document: Mapping[str, Any]  # its manifest
+    options: RestoreOptions
+    connection: Connection
+    superuser: bool
+    client: Tools
+    jobs: int
+    alone: bool  # in one transaction, so that a failure leaves nothing
+    environment: Mapping[str, str]
+    inherit: tuple[int, ...]
+    prefix: tuple[str, ...]  # what every program is run with
+    cancellation: Cancellation
+
+    @property
+    def psql(self) -> str:
+        """Return the path of the psql that belongs to pg_restore."""
+        return os.path.join(os.path.dirname(self.client.pg_restore), "psql")
+
+    def command(self, database: str, path: str | None, use_list: str | None = None) -> tuple[str, ...]:
+        """Given the database to restore into and the archive (None: stdin), return the command that restores."""
+        if self.document["format"] == "plain":
+            return commands.psql_into(self.psql, self.connection, database, one_transaction=self.alone)
+        jobs, tool = self.jobs if path else 1, self.client.pg_restore
+        return commands.pg_restore_into(
+            tool, self.connection, database, self.options, jobs, path, use_list, one_transaction=self.alone
+        )
+
+    def programs(self, *descriptors: int) -> Processes:
+        """Given descriptors that they need besides, return the programs of one piece of work."""
+        return Processes(self.environment, self.cancellation, (*self.inherit, *descriptors), self.prefix)
+
+
+def listed(loading: Loading) -> str:
+    """Given an archive, return pg_restore's list of what is in it; raise ToolError. It is not read any further."""
+    with loading.programs() as processes:
+        processes.limit(Limits(loading.options.deadline, loading.options.deadline), lambda: 0)
+        unpacking = decompressor(loading.document)
+        if not unpacking:
+            lister = processes.start(commands.pg_restore_list(loading.client.pg_restore, loading.archive))
+        else:
+            with open(loading.archive, "rb") as file:
+                source = processes.start(unpacking, stdin=file.fileno())
+            command = commands.pg_restore_list(loading.client.pg_restore)
+            lister = processes.start(command, stdin=source.stdout.fileno())
+            source.stdout.close()  # pg_restore stops after the list
+        text = lister.stdout.read().decode(errors="surrogateescape")
+        lister.check()
+        return text
+
+
+def load(loading: Loading, database: str, progress: Progress, notes: list[str]) -> tuple[str, ...]:
+    """Given an archive and an empty database, restore the one into the other; return the command.
+
+    Raise UnreadableError where the archive is no good, NotRestoredError where the server refuses it, ToolError,
+    Interrupted or OSError. What a person should know is added to the notes.
+    """
+    document, limits = loading.document, Limits(loading.options.deadline, loading.options.deadline)
+    with _wanted(loading) as use_list, loading.programs(*_some(use_list)) as processes:
+        processes.limit(limits, lambda: progress.bytes + progress.tables)
+        if not decompressor(document) and document["format"] in PARALLEL_FORMATS:
+            return _from_file(processes, loading.command(database, loading.archive, _path(use_list)), progress)
+        with _unpacked(loading, processes, notes) as unpacked:
+            command = loading.command(database, _path(unpacked), _path(use_list))
+            if unpacked is not None:
+                with loading.programs(unpacked, *_some(use_list)) as restoring:
+                    restoring.limit(limits, lambda: progress.tables)
+                    return _from_file(restoring, command, progress)
+            stages = stages_to_read(document, command)
+            try:
+                read_file(processes, stages, loading.archive, document["content_sha256"], progress)
+            except ToolError as error:
+                processes.check()
+                raise NotRestoredError(str(error)) from None
+            return command
+
+
+def _some(descriptor: int | None) -> tuple[int, ...]:
+    return () if descriptor is None else (descriptor,)
+
+
+def _path(descriptor: int | None) -> str | None:
+    return None if descriptor is None else f"/proc/self/fd/{descriptor}"
+
+
+def _from_file(processes: Processes, command: tuple[str, ...], progress: Progress) -> tuple[str, ...]:
+    """Given the command that restores an archive which several jobs can read, run it; return it."""
+    running = progress.dump = processes.start(command, stdout=subprocess.DEVNULL)
+    status = running.wait()
+    processes.check()
+    if status or running.errors:
+        raise NotRestoredError(running.failure(status))
+    return command
+
+
+@contextmanager
+def _wanted(loading: Loading) -> Iterator[int | None]:
+    """Given an archive, yield the descriptor of a list of what of it is restored; None where that is all.
+
+    Without a superuser that is all but comments on extensions: these are the extension owner's to change, who is the
+    superuser for one that came with the server.
+    """
+    if loading.superuser or loading.document["format"] == "plain":
+        yield None
+        return
+    kept = _COMMENT_ON_EXTENSION.sub(r";\1", listed(loading))
+    fd = memory_file("list", kept.encode(errors="surrogateescape"))
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _unpacked(loading: Loading, processes: Processes, notes: list[str]) -> Iterator[int | None]:
+    """Given a compressed archive, yield the descriptor of an unpacked, unnamed copy for several jobs to read; None where
+    it is restored as it comes.
+    """
+    document = loading.document
+    if not decompressor(document) or document["format"] != "custom" or loading.jobs == 1:
+        yield None
+        return
+    directory, size = loading.options.work_dir, document["database_size"] or 0
+    try:
+        if free_space(directory)[0] < size:
+            raise OSError("not enough space")
+        fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        notes.append(f"restored with one job, as the archive could not be unpacked in {directory} ({error})")
+        yield None
+        return
+    try:
+        unpack(processes, document, loading.archive, fd)
+        yield fd
+    finally:
+        os.close(fd)
