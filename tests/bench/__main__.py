@@ -23,6 +23,7 @@ from tests.postgres import CELERP, DEBIAN, Server, find_installation
 
 ROOT = Path(__file__).resolve().parents[2]
 DATABASE = "shop"
+SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "4GB", "max_locks_per_transaction": "512"}
 ENVIRONMENT = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C.UTF-8"}
 
 
@@ -80,6 +81,86 @@ def dump_cases(server: Server, where: Path, command: str) -> list[Case]:
         case("pg_dump -Fc -Z 9", [tool, database, "-Fc", "-Z", "9", "-f", str(out / "classic")]),
         case("pg_dump > /dev/null (floor)", ["sh", "-c", 'exec "$0" "$1" > /dev/null', tool, database]),
     ]  # fmt: skip
+
+
+# --- restoring and drilling ---
+
+
+def _without(server: Server, database: str, *, create: bool = False) -> None:
+    server.psql(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+    if create:
+        server.psql(f"CREATE DATABASE {database} TEMPLATE template0")
+
+
+def take(server: Server, where: Path, command: str, database: str) -> Path:
+    """Given a server and a database, back it up with pgkeep's default; return the archive."""
+    repository = where / f"repository_{database}"
+    _empty(repository)
+    subprocess.run(
+        [
+            command, "backup", "--no-globals", f"--repository={repository}", f"--bin-dir={server.bindir}",
+            f"--login-unix-socket={server.socket_dir}", database,
+        ],
+        env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    (archive,) = repository.glob("main/*/*/*.dump*")
+    return archive
+
+
+def restore_cases(server: Server, where: Path, command: str, archive: Path) -> list[Case]:
+    """Given a server and a backup's archive, return pgkeep's default and what an operator would type."""
+    target, tool, psql = f"{DATABASE}_restored", str(server.bindir / "pg_restore"), str(server.bindir / "psql")
+    into = f"--dbname={server.conninfo(target)}"
+    repository = archive.parents[3]
+    packed = archive.suffix == ".zst"
+    plain = where / "out" / "unpacked"
+
+    def by_hand(name: str, script: str) -> Case:
+        argv = ["bash", "-euo", "pipefail", "-c", script, tool, into, str(archive), str(plain), psql]
+        return Case(name, argv, ENVIRONMENT, lambda: (_empty(plain.parent), _without(server, target, create=True))[0])
+
+    unpack = 'zstd -q -d -c "$2" > "$3"; ' if packed else ""
+    source = '"$3"' if packed else '"$2"'
+    one = 'zstd -q -d -c "$2" | "$0" -e "$1"' if packed else '"$0" -e "$1" "$2"'
+    two = f'{unpack}"$0" -e -j 2 "$1" {source}'
+    return [
+        Case(
+            "pgkeep restore (default)",
+            [
+                command, "restore", DATABASE, f"--target={target}", f"--repository={repository}",
+                f"--bin-dir={server.bindir}", f"--login-unix-socket={server.socket_dir}",
+            ],
+            ENVIRONMENT,
+            lambda: _without(server, target),
+        ),
+        by_hand("zstd -d | pg_restore -e" if packed else "pg_restore -e", one),
+        by_hand("zstd -d, pg_restore -e -j 2" if packed else "pg_restore -e -j 2", two),
+        by_hand("the same, then ANALYZE", f'{two}; "$4" -X -q "${{1#--dbname=}}" -c ANALYZE'),
+    ]  # fmt: skip
+
+
+def drill_cases(server: Server, archive: Path) -> list[Case]:
+    """Given a backup's archive, return its drill, and the same without the proof that the contents are equal."""
+    runner = [sys.executable, str(ROOT / "tests/bench/drilling.py")]
+    options = ["drill", f"--repository={archive.parents[3]}", f"--bin-dir={server.bindir}"]
+    return [
+        Case("drill", [*runner, "with", *options], ENVIRONMENT),
+        Case("drill without the content proof", [*runner, "without", *options], ENVIRONMENT),
+    ]
+
+
+def many_tables(server: Server, database: str, count: int) -> None:
+    """Given a server, make a database of so many small tables."""
+    server.psql(f"CREATE DATABASE {database}")
+    for start in range(0, count, 500):
+        end = min(start + 500, count)
+        server.psql(
+            "".join(
+                f"CREATE TABLE t{n} (id int PRIMARY KEY, name text); INSERT INTO t{n} VALUES (1, 'x');"
+                for n in range(start, end)
+            ),
+            database,
+        )
 
 
 def _playbook(where: Path, name: str, task: Mapping[str, object]) -> list[str]:
@@ -241,8 +322,36 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--megabytes", type=int, default=1000, help="size of the sample as plain dump")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--backups", type=int, default=100_000, help="backups in the large repository")
+    parser.add_argument("--tables", type=int, default=10_000, help="tables in the database of many tables")
     parser.add_argument("--output", type=Path, default=ROOT / "docs/benchmarks.md")
     return parser.parse_args()
+
+
+def recovery(
+    server: Server, where: Path, command: str, inside: str, arguments: argparse.Namespace
+) -> list[tuple[str, str, Mapping[str, Sequence[Run]]]]:
+    """Given a server with the sample, measure getting it back; return the sections."""
+    archive = take(server, where, command, DATABASE)
+    results = rounds(restore_cases(server, where, command, archive), arguments.rounds, _say)
+    remark = (
+        f"Client and server {server.major}: {inside}. pgkeep's figures include the preflight, SHA-256 of the archive,"
+        " ANALYZE, and that the database is made under another name and then renamed."
+    )
+    sections = [(f"Restoring with client {server.major}", remark, results)]
+    _without(server, f"{DATABASE}_restored")
+    if server.source == CELERP:
+        remark = (
+            "A drill makes a server, restores, and compares every row with the archive; the second row leaves that proof out."
+            f" The database of about {arguments.megabytes} MB:"
+        )
+        results = rounds(drill_cases(server, archive), arguments.rounds, _say)
+        sections.append(("Drilling a large database", remark, results))
+        many_tables(server, "many", arguments.tables)
+        archive = take(server, where, command, "many")
+        results = rounds(drill_cases(server, archive), max(1, arguments.rounds // 2), _say)
+        remark = f"{arguments.tables:,} tables of one row."
+        sections.append(("Drilling a database of many tables", remark, results))
+    return sections
 
 
 def main() -> None:
@@ -257,7 +366,7 @@ def main() -> None:
             installation = find_installation(source)
             if installation is None:
                 raise SystemExit(f"no PostgreSQL of {source} here: run make venv and tools/system-packages.sh")
-            with Server(installation, settings={"shared_buffers": "1GB", "max_wal_size": "4GB"}) as server:
+            with Server(installation, settings=SETTINGS) as server:
                 _say(f"filling {arguments.megabytes} MB into PostgreSQL {server.major}")
                 fill(server, DATABASE, arguments.megabytes)
                 inside = "zstd inside the archive" if source == CELERP else "the zstd program behind pg_dump"
@@ -270,6 +379,7 @@ def main() -> None:
                 if source == CELERP:
                     results = rounds(ansible_cases(server, where), arguments.rounds, _say)
                     sections.append(("From a playbook", "One task each, over a local connection.", results))
+                sections += recovery(server, where, command, inside, arguments)
         results = rounds(start_cases(where, command), arguments.rounds * 4, _say)
         sections.append(("Start-up of the command", "From the installed zip, which holds no compiled code.", results))
         _say(f"writing a repository of {arguments.backups} backups")
