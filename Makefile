@@ -84,7 +84,7 @@ bench: content ## benchmarks
 	$(in_venv) .venv/bin/python -m tests.bench $(ARGS)
 
 .PHONY: demo
-demo: ## a PostgreSQL with sample data in .cache/demo: back up, list, count, prune
+demo: ## a PostgreSQL with sample data in .cache/demo: back up, list, prune, restore, prove
 	tools/demo.sh $(ARGS)
 
 .PHONY: demo-clean

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A throw-away PostgreSQL with sample databases, backed up, listed and pruned by this collection. `make demo` calls it.
+# A throw-away PostgreSQL with sample databases, backed up, listed, pruned, restored and proven by this collection. `make demo` calls it.
 # Needs Python 3.11 or newer and a Python package index, on Debian or Ubuntu; no root, no container, no PostgreSQL.
 #
 #   tools/demo.sh          make what is missing in .cache/demo, then run the demo; as often as you like
@@ -169,7 +169,31 @@ demonstrate() {
   trade
   run_job
   play tools/demo/playbooks/retention.yml
+  recover
+  prove
   closing
+}
+
+# What a backup is for: the live database is replaced in one step by the restored one.
+recover() {
+  say "An accident: somebody deletes all orders of the shop"
+  run_psql -d shop -c 'DELETE FROM shop.order_items' -c 'DELETE FROM shop.orders'
+  play playbooks/restore.yml -e database=shop -e replace=shop
+  say "The shop has $("$programs/psql" -XAt -h "$(< "$demo/socket")" -U postgres -d shop -c 'SELECT count(*) FROM shop.orders') orders again"
+}
+
+# Untested backup = no backup: the newest backup of each database is restored into a throw-away server and compared.
+prove() {
+  local drill=(drill --repository "$repository" --bin-dir "$programs" --work-dir /tmp
+    --checks 'SELECT count(*) > 1000 FROM shop.orders')
+  if ! bwrap --unshare-all --ro-bind / / true 2> /dev/null; then
+    say "(Without the sandbox: this machine has no bubblewrap that works. The demo's databases can be trusted.)"
+    drill+=(--no-sandbox)
+  fi
+  say "\$ $pgkeep ${drill[*]:0:5} ... shop @globals"
+  "$pgkeep" "${drill[@]}" shop @globals
+  say "\$ $pgkeep runbook --repository $repository --path $demo/runbook.md"
+  "$pgkeep" runbook --repository "$repository" --login-unix-socket "$(< "$demo/socket")" --path "$demo/runbook.md"
 }
 
 # The same without Ansible, as cron would do it. The job has no rules of its own, so it keeps ten backups.
@@ -199,6 +223,8 @@ closing() {
   cat << T
   $pgkeep stats --repository $repository
   $pgkeep prune --repository $repository --keep-last 1 --dry-run
+  $pgkeep verify --repository $repository --bin-dir $programs
+  less $demo/runbook.md
 
 make demo runs everything again, make demo-clean stops the server and removes it all.
 T

@@ -12,7 +12,8 @@ class ModuleDocFragment:
 options:
   checks:
     description:
-      - Queries to run in the restored database, and what each has to return.
+      - Queries to run in the restored database, and what each has to return. On the command line each is a query
+        that has to return C(t), or JSON with the keys of a check.
     type: list
     default: []
     elements: dict

@@ -118,7 +118,7 @@ def test_the_help_lists_the_commands(keeper: Keeper) -> None:
     ("arguments", "said"),
     [
         ((), ""),
-        (("restore",), "invalid choice: 'restore'"),
+        (("rewind",), "invalid choice: 'rewind'"),
         (("backup", "--repositroy=/x"), "unrecognized arguments: --repositroy=/x"),
         (("backup", "--format=zip", "--repository=/x"), "invalid choice: 'zip'"),
         (("backup", "--jobs=many", "--repository=/x"), "invalid int value: 'many'"),

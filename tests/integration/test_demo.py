@@ -65,7 +65,9 @@ class Demo:
 
 def _environment() -> dict[str, str]:
     """Return an environment in which nothing of this test run leads the demo elsewhere."""
-    kept = {name: value for name, value in os.environ.items() if not re.match("PG|ANSIBLE|PYTHON|MAKE|MFLAGS", name)}
+    kept = {
+        name: value for name, value in os.environ.items() if not re.match("PG|ANSIBLE|PYTHON|MAKE|MFLAGS|ARGS", name)
+    }
     return {**kept, "LC_ALL": "C.UTF-8"}
 
 
@@ -131,6 +133,17 @@ def test_pruning_explains_itself_and_does_what_it_said(demo: Demo, first_output:
     assert labels == ["after-deployment", "before-deployment"]
 
 
+def test_an_accident_is_undone_and_the_newest_backups_are_proven(demo: Demo, first_output: str) -> None:
+    assert re.search(r"restored demo/shop/\S+ into shop, which replaced the old one", first_output)
+    assert re.search(r"^The shop has [1-9][0-9]+ orders again$", first_output, re.MULTILINE)
+    proven = re.findall(r"^demo/(\S+)/\S+: good \(restore\)", first_output, re.MULTILINE)
+    assert proven == ["shop", "@globals"]
+    assert re.search(r"[0-9,]{7,} rows of 4 tables compared", first_output)
+    runbook = (demo.directory / "runbook.md").read_text()
+    assert "## 3. The databases" in runbook
+    assert "only-in-the-demo" not in runbook
+
+
 def test_closing_says_where_the_files_are_how_large_how_long_and_why(demo: Demo, first_output: str) -> None:
     closing = first_output.partition("The backups are in ")[2]
     assert closing.startswith(f"{demo.directory}/backups:\nDATABASE ")
@@ -142,7 +155,7 @@ def test_closing_says_where_the_files_are_how_large_how_long_and_why(demo: Demo,
 
 def test_commands_to_go_on_with_work_when_pasted(first_output: str, tmp_path: Path) -> None:
     commands = re.findall(r"^  (/\S*/pgkeep .*)$", first_output, re.MULTILINE)
-    assert [command.split()[1] for command in commands] == ["stats", "prune"]
+    assert [command.split()[1] for command in commands] == ["stats", "prune", "verify"]
     for command in commands:
         done = subprocess.run(
             ["bash", "-c", command], cwd=tmp_path, env=_environment(), capture_output=True, text=True, check=False

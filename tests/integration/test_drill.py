@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.pgkeep.backup.plugins.module_utils._core.adapters import evidence, server, throwaway
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.adapters import evidence, server
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services import drill as drills
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.listing import listing
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.prune import prune
@@ -32,6 +32,16 @@ from tests.keeper import Keeper, finish, until
 from tests.postgres import EMBEDDED, Server, find_installation, quote_identifier
 
 FreshDatabase = Callable[..., str]
+
+
+WORK = Path("/tmp") / f"pgkeep-drills-{os.getpid()}"  # short, as a socket's path may have 107 characters at most
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _work() -> Iterator[None]:
+    WORK.mkdir(mode=0o700)
+    yield
+    shutil.rmtree(WORK)
 
 
 @pytest.fixture
@@ -48,7 +58,8 @@ def work() -> Iterator[Path]:
 
 
 def drilled(engine: Engine, check: bool = False, **more: Any) -> Verified:
-    raw = {"repository": str(engine.repository), "level": "restore", "bin_dir": str(engine.server.bindir), **more}
+    options = {"level": "restore", "bin_dir": str(engine.server.bindir), "work_dir": str(WORK)}
+    raw = {"repository": str(engine.repository), **options, **more}
     return verify({name: value for name, value in raw.items() if value is not None}, check, engine.clock)
 
 
@@ -58,7 +69,7 @@ def drilled_one(engine: Engine, **more: Any) -> Verification:
 
 
 def left_behind() -> list[str]:
-    return [name for name in os.listdir("/var/tmp") if name.startswith(throwaway.PREFIX)]
+    return [path.name for path in WORK.iterdir()]
 
 
 @pytest.mark.parametrize("form", ["custom", "directory", "plain", "tar"])
@@ -468,17 +479,23 @@ def test_an_ordinary_user_drills(
     place = Path(f"/tmp/pgkeep-{os.urandom(4).hex()}")
     engine = Engine(debian_server, place / "repository")
     place.mkdir(mode=0o755)
+    (place / "work").mkdir(mode=0o700)
+    shutil.chown(place / "work", "nobody", "nogroup")
     try:
         engine.take(fresh_database(debian_server))
         for path in (engine.repository, *engine.repository.rglob("*")):
             shutil.chown(path, "nobody", "nogroup")
         flag = "--sandbox" if sandbox else "--no-sandbox"
         command = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", program, "drill", flag]
-        command += [f"--repository={engine.repository}", f"--bin-dir={debian_server.bindir}"]
+        command += [
+            f"--repository={engine.repository}",
+            f"--bin-dir={debian_server.bindir}",
+            f"--work-dir={place}/work",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
         assert done.returncode == 0, done
         assert "good (restore)" in done.stdout
-        assert left_behind() == []
+        assert list((place / "work").iterdir()) == []
     finally:
         shutil.rmtree(place)
 

@@ -26,15 +26,26 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain import 
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.schema import JOB_CLASSES, job_schema
 
 from tests.keeper import ROOT, Done, Keeper
-from tests.postgres import Server
+from tests.postgres import Server, quote_identifier
 
 PLUGINS = ROOT / "plugins"
 
 # --- the same request through both fronts ---
 
-COMMANDS = {"pg_backup": "backup", "pg_backup_info": "list", "pg_backup_prune": "prune"}
+COMMANDS = {
+    "pg_backup": "backup", "pg_backup_info": "list", "pg_backup_prune": "prune", "pg_backup_restore": "restore",
+    "pg_backup_verify": "verify",
+}  # fmt: skip
+# What else of the options of all cases a module takes, besides the repository.
+TAKES: dict[str, tuple[type, ...]] = {
+    "pg_backup": (model.Connection, model.RunOptions),
+    "pg_backup_restore": (model.Connection, model.RestoreOptions),
+    "pg_backup_verify": (model.VerifyOptions, model.DrillOptions),
+}
 FIGURES = "figures"  # the command has a word of its own for them, and then shows no backups
 SAMPLE = {"databases": ["sample"]}
+MINE = "fronts_FRONT"  # a database for each front
+BACK = {"database": "sample", "target": MINE}
 CASES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("a plan", "pg_backup", {**SAMPLE, "check": True}),
     ("a backup", "pg_backup", {**SAMPLE, "max_age": "1h"}),
@@ -54,10 +65,28 @@ CASES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (FIGURES, "pg_backup_info", {"keep_last": 3, "keep_weekly": 2, "limit_mode": "both", "timezone": "Asia/Tokyo"}),
     ("a list with a label", "pg_backup_info", {"label": "x", "instance": "main"}),
     ("no list", "pg_backup_info", {"before": "once"}),
+    ("a plan of a restore", "pg_backup_restore", {**BACK, "check": True}),
+    ("a restore", "pg_backup_restore", {**BACK, "analyze": False}),
+    ("one that is not needed any more", "pg_backup_restore", {**BACK, "if_exists": "skip"}),
+    ("one that nobody asked for", "pg_backup_restore", BACK),
+    ("a plan of one in place", "pg_backup_restore", {**BACK, "replace": MINE, "check": True}),
+    ("one in place", "pg_backup_restore", {**BACK, "replace": MINE, "sessions": "terminate", "label": "x", "jobs": 2}),
+    ("a part", "pg_backup_restore", {"database": "sample", "target": f"{MINE}_part", "schemas": ["audit"],
+                                     "tables": ["trail"], "no_owner": True, "no_privileges": True}),
+    ("what is not there", "pg_backup_restore", {**BACK, "target": f"{MINE}_none", "tables": ["ordres"]}),
+    ("no backup", "pg_backup_restore", {"database": "nowhere", "before": "2020-01-01"}),
+    ("checksums", "pg_backup_verify", {"level": "checksum"}),
+    ("archives", "pg_backup_verify", {**SAMPLE, "sample": 2, "max_age": "1h"}),
+    ("a plan of a drill", "pg_backup_verify", {"level": "restore", "latest": True, "check": True}),
+    ("a drill", "pg_backup_verify", {"level": "restore", "latest": True,
+                                     "checks": [{"query": "SELECT current_user = 'postgres'"}]}),
     ("a plan of a prune", "pg_backup_prune", {"keep_last": 1, "check": True}),
     ("a prune", "pg_backup_prune", {"keep_last": 1, "max_deletions": 1, **SAMPLE}),
     ("a prune by both limits", "pg_backup_prune", {"keep_last": 1, "keep_days": 1, "limit_mode": "both"}),
     ("a prune without a rule", "pg_backup_prune", {}),
+    ("a drill with a wrong answer", "pg_backup_verify", {**SAMPLE, "level": "restore", "latest": True,
+                                                         "checks": [{"query": "SELECT count(*) = 0 FROM orders"}]}),
+    ("no drill", "pg_backup_verify", {"level": "restore", "sample": 0}),
 )  # fmt: skip
 
 
@@ -68,8 +97,10 @@ def flags(options: dict[str, Any]) -> list[str]:
         flag = "--" + name.replace("_", "-")
         if name == "check":
             result += ["--dry-run"] if value else []
-        elif name == "databases":
-            result += value
+        elif name in ("database", "databases"):
+            result += [value] if isinstance(value, str) else value
+        elif name == "checks":
+            result += [f"{flag}={item['query']}" for item in value]
         elif isinstance(value, bool):
             result.append(flag if value else "--no-" + flag[2:])
         else:
@@ -77,7 +108,23 @@ def flags(options: dict[str, Any]) -> list[str]:
     return result
 
 
-VOLATILE = re.compile(r"duration|finished|created|newest|newest_age|oldest|size|average_.*|.*_size|freed|growth")
+def of_front(value: Any, front: str) -> Any:
+    """Given a part of the options of a case and the name of a front, return it with the names that are the front's."""
+    if isinstance(value, dict):
+        return {name: of_front(item, front) for name, item in value.items()}
+    return value.replace("FRONT", front) if isinstance(value, str) else value
+
+
+def accepted(module: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Given a module and options of all cases, return those that it takes."""
+    names = {name for cls in (model.Repository, *TAKES.get(module, ())) for name in model.options_of(cls)}
+    return {name: value for name, value in options.items() if name in names}
+
+
+VOLATILE = re.compile(
+    r"duration|finished|created|newest|newest_age|oldest|size|average_.*|.*_size|freed|growth|at|seconds|.*_seconds"
+    r"|verified|levels"
+)
 
 
 def normal(value: Any, repository: Path) -> Any:
@@ -91,6 +138,8 @@ def normal(value: Any, repository: Path) -> Any:
     if isinstance(value, str):
         text = value.replace(str(repository), "REPOSITORY")
         text = re.sub(r"[0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{2}-[0-9]{2}-[0-9]{2}", "TIME", text)
+        text = re.sub(r"fronts_(module|command)", MINE, text)
+        text = re.sub(r"pgkeep_restore_[0-9a-f]+|/proc/self/fd/[0-9]+", "...", text)
         return re.sub(r"\.inprogress-[0-9a-f]+|[0-9.]+s old|[0-9.]+ k?B in [0-9.]+s", "...", text)
     return value
 
@@ -105,10 +154,9 @@ class Playbook:
         """Given modules and their options (and check), return the results of the tasks."""
         written = []
         for module, given in tasks:
-            options = {name: value for name, value in given.items() if name != "check"}
-            own = self.defaults if module == "pg_backup" else {"repository": self.defaults["repository"]}
+            options = {name: value for name, value in of_front(given, "module").items() if name != "check"}
             written.append({
-                f"pgkeep.backup.{module}": {**own, **options},
+                f"pgkeep.backup.{module}": {**accepted(module, self.defaults), **options},
                 "check_mode": bool(given.get("check")),
                 "diff": True,
                 "ignore_errors": True,
@@ -135,29 +183,40 @@ class Playbook:
 @pytest.fixture(scope="module")
 def both(
     program: Path, debian_server: Server, samples: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, tuple[dict[str, Any], Done, Path, Path]]:
+) -> Iterator[dict[str, tuple[dict[str, Any], Done, Path, Path]]]:
     """What the module and the command made of each case, each in a repository of its own."""
     directory = tmp_path_factory.mktemp("fronts")
     keeper = Keeper(program, debian_server, directory / "command")
     place = directory / "module"
-    playbook = Playbook(
-        directory,
-        repository=str(place),
-        login_unix_socket=str(debian_server.socket_dir),
-        login_port=debian_server.port,
-        bin_dir=str(debian_server.bindir),
-        reserve="0",
-    )
-    results = playbook.play(*((module, options) for _unused, module, options in CASES))
-    return {
-        name: (
-            result,
-            keeper.run("stats" if name == FIGURES else COMMANDS[module], "--json", *flags(options)),
-            place,
-            keeper.repository,
-        )
-        for (name, module, options), result in zip(CASES, results)
+    work_dir = Path(tempfile.mkdtemp(prefix="pgkeep-", dir="/tmp"))  # short enough for a socket below it
+    connection = {
+        "login_unix_socket": str(debian_server.socket_dir),
+        "login_port": debian_server.port,
+        "bin_dir": str(debian_server.bindir),
+        "reserve": "0",
+        "work_dir": str(work_dir),
     }
+    playbook = Playbook(directory, repository=str(place), **connection)
+    try:
+        results = playbook.play(*((module, options) for _unused, module, options in CASES))
+        yield {
+            name: (
+                result,
+                keeper.run(
+                    "stats" if name == FIGURES else COMMANDS[module],
+                    "--json",
+                    *flags({**accepted(module, connection), **of_front(options, "command")}),
+                ),
+                place,
+                keeper.repository,
+            )
+            for (name, module, options), result in zip(CASES, results)
+        }
+        assert list(work_dir.iterdir()) == []
+    finally:
+        shutil.rmtree(work_dir)
+        for name in debian_server.psql("SELECT datname FROM pg_database WHERE datname ~ '^fronts_'").splitlines():
+            debian_server.psql(f"DROP DATABASE {quote_identifier(name)} WITH (FORCE)")
 
 
 @pytest.mark.parametrize("case", [name for name, _unused, _unused in CASES])
@@ -166,7 +225,8 @@ def test_a_module_and_the_command_agree(both: dict[str, tuple[dict[str, Any], Do
     errors = re.findall(r"^pgkeep: error: (.*)$", command.err, re.MULTILINE)
     warnings = re.findall(r"^pgkeep: warning: (.*)$", command.err, re.MULTILINE)
     assert module["failed"] is (command.code != 0)
-    assert normal(module.get("msg", ""), place_of_module) == normal("; ".join(errors), place_of_command)
+    said = module.get("msg", "") if module["failed"] else ""  # else it is what was done, which --json does not say
+    assert normal(said, place_of_module) == normal("; ".join(errors), place_of_command)
     assert normal(module.get("warnings", []), place_of_module) == normal(warnings, place_of_command)
     if command.out:
         result = command.json
@@ -175,7 +235,7 @@ def test_a_module_and_the_command_agree(both: dict[str, tuple[dict[str, Any], Do
         assert module.keys() - {"changed", "failed", "msg", "warnings", "diff", "invocation"} == result.keys()
         assert normal({name: module[name] for name in result}, place_of_module) == normal(result, place_of_command)
     else:
-        assert command.code == 2
+        assert command.code in (1, 2)
 
 
 def test_the_cases_reach_what_they_are_for(both: dict[str, tuple[dict[str, Any], Done, Path, Path]]) -> None:
@@ -190,15 +250,36 @@ def test_the_cases_reach_what_they_are_for(both: dict[str, tuple[dict[str, Any],
     changed = {name: result["changed"] for name, (result, *_unused) in both.items()}
     assert [name for name, is_changed in changed.items() if is_changed] == [
         "a plan", "a backup", "a partial one", "a marked one", "some that fail", "databases by pattern",
-        "a plan of a prune", "a prune", "a prune by both limits",
-    ][: sum(changed.values())]  # fmt: skip
+        "a plan of a restore", "a restore", "a plan of one in place", "one in place", "a part",
+        "checksums", "archives", "a plan of a drill", "a drill",
+        "a plan of a prune", "a prune", "a drill with a wrong answer",
+    ]  # fmt: skip
     commands = [item["command"] for item in both["a marked one"][0]["databases"]]
     assert any("--jobs=2" in command for command in commands)
     codes = {name: done.code for name, (_unused, done, *_unused) in both.items()}
     assert {name: code for name, code in codes.items() if code} == {
         "some that fail": 4, "databases by pattern": 4, "what cannot be meant": 2, "a value that is none": 2,
-        "no list": 2, "a prune without a rule": 2,
+        "no list": 2, "one that nobody asked for": 2, "what is not there": 1, "no backup": 1,
+        "a prune without a rule": 2, "a drill with a wrong answer": 1, "no drill": 2,
     }  # fmt: skip
+    restores = {name: result.get("action") for name, (result, *_unused) in both.items() if "target" in result}
+    assert restores == {
+        "a plan of a restore": "create", "a restore": "create", "one that is not needed any more": "skip",
+        "a plan of one in place": "replace", "one in place": "replace", "a part": "create",
+    }  # fmt: skip
+    verdicts = {
+        name: {item["verdict"] for item in result["verifications"]}
+        for name, (result, *_unused) in both.items()
+        if "verifications" in result
+    }
+    assert verdicts == {
+        "checksums": {"good"}, "archives": {"good"}, "a plan of a drill": {"planned"}, "a drill": {"good"},
+        "a drill with a wrong answer": {"unexpected"},
+    }  # fmt: skip
+    drilled = {item["database"]: item["drill"] for item in both["a drill"][0]["verifications"]}
+    assert drilled.keys() == {"sample", "@globals"}
+    assert drilled["sample"]["compared"]["rows"] > 3000
+    assert [check["passed"] for check in drilled["sample"]["checks"]] == [True]
 
 
 @pytest.fixture
@@ -231,8 +312,11 @@ def test_a_module_that_runs_as_root_works_as_the_owner_and_leaves_nothing_else(
         ("pg_backup", {"databases": ["sample", "missing"], "format": "directory"}),
         ("pg_backup_info", {"checksum": True}),
         ("pg_backup_prune", {"keep_last": 1}),
+        ("pg_backup_verify", {"level": "restore", "latest": True}),
+        ("pg_backup_restore", {"database": "sample", "target": "as_the_owner"}),
     )
-    assert [result["failed"] for result in results] == [False, True, False, False], playbook.output
+    debian_server.psql("DROP DATABASE IF EXISTS as_the_owner")
+    assert [result["failed"] for result in results] == [False, True, False, False, False, False], playbook.output
     assert results[1]["msg"] == "missing: there is no such database"
     assert len(results[3]["deleted"]) == 2
     assert len(re.findall(r"^-DELETE  main/", playbook.output, re.MULTILINE)) == 2
@@ -245,7 +329,8 @@ def test_a_module_that_runs_as_root_works_as_the_owner_and_leaves_nothing_else(
 
 CLASSES = (
     model.Connection, model.Repository, model.Location, model.Scope, model.Filter, model.Selection, model.DumpOptions,
-    model.RunOptions, model.Policy, model.ListingOptions, model.PruneOptions, model.AdoptOptions,
+    model.RunOptions, model.Policy, model.ListingOptions, model.PruneOptions, model.VerifyOptions, model.DrillOptions,
+    model.Choice, model.RestoreOptions, model.AdoptOptions,
 )  # fmt: skip
 # One name may mean different things to different commands.
 OPTIONS: dict[str, list[model.Option]] = {}
@@ -276,7 +361,7 @@ def test_the_schema_of_a_job_and_the_argument_specs_have_the_models_defaults() -
     properties = job_schema()["properties"]
     for cls in JOB_CLASSES:
         for name, option in model.options_of(cls).items():
-            default = list(option.default) if option.kind == "list" else option.default
+            default = list(option.default) if isinstance(option.default, tuple) else option.default
             assert properties[name].get("default") == default
             assert argument_spec(cls)[name].get("default") == default
 

@@ -16,6 +16,7 @@ import psycopg2
 import pytest
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.errors import PgkeepError
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.restore import Restored, restore
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.verify import verify
 
 from tests.integration.samples import Engine, contents, make_sample, manifest
 from tests.keeper import Keeper
@@ -136,7 +137,7 @@ def test_sessions_on_the_live_one_are_handled_as_asked(engine: Engine, debian_se
     debian_server.psql(f"CREATE DATABASE {target}")
     engine.take(target)
     link = psycopg2.connect(debian_server.conninfo(target))
-    refused(engine, None, "1 sessions use", "set `sessions`", database=target, replace=target)
+    refused(engine, None, "1 session uses", "set `sessions`", database=target, replace=target)
     before = databases(debian_server)
     with pytest.raises(PgkeepError, match="was not replaced and is as it was"):
         restored(engine, database=target, replace=target, sessions="wait", sessions_timeout="1s")
@@ -285,6 +286,36 @@ def test_a_copy_lies_anywhere(engine: Engine, database: str, target: str, tmp_pa
     refused(
         engine, target, "there are no backups: check the repository's path", repository=str(tmp_path / "some/notes")
     )
+
+
+def test_a_connection_that_is_not_as_asked_is_refused(engine: Engine, database: str, target: str) -> None:
+    engine.take(database)
+    refused(engine, target, "there is no TLS over a Unix socket", database=database, ssl_mode="verify-full")
+
+
+def test_the_plan_says_whether_the_old_one_is_kept(engine: Engine, debian_server: Server, target: str) -> None:
+    debian_server.psql(f"CREATE DATABASE {target}")
+    engine.take(target)
+    kept = restored(engine, None, True, database=target, replace=target)
+    assert kept.old is not None
+    assert f"kept as {kept.old}" in kept.message
+    assert kept.diff["after"].splitlines()[1:] == [f"{kept.old} (was {target})"]
+    dropped = restored(engine, None, True, database=target, replace=target, drop_old=True)
+    assert (dropped.old, "kept" in dropped.message) == (None, False)
+    assert len(dropped.diff["after"].splitlines()) == 1
+
+
+def test_who_names_a_backup_gets_it_although_a_check_found_something(
+    engine: Engine, database: str, target: str
+) -> None:
+    older, newer = engine.take_one(database), engine.take_one(database)
+    raw = {"repository": str(engine.repository), "level": "restore", "latest": True, "checks": ["SELECT false"]}
+    (found,) = verify({**raw, "bin_dir": str(engine.server.bindir)}, False, engine.clock).verifications
+    assert (found.backup.id, found.verdict) == (newer.id, "unexpected")
+    assert restored(engine, target, True, database=database).backup.id == older.id
+    named = restored(engine, target, True, backup=newer.id)
+    assert named.backup.id == newer.id
+    assert any("failed its verification" in warning for warning in named.warnings)
 
 
 # --- roles ---

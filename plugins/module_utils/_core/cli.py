@@ -52,8 +52,8 @@ DESCRIPTION = (
     "Backups of PostgreSQL databases that are known to be complete: take, list, count, prune, verify, restore."
 )
 EPILOG = (
-    "Exit status: 0 done, 1 failed, 2 usage or configuration, 3 another run holds the lock, 4 some databases failed and"
-    " the others are done."
+    "Exit status: 0 done, 1 failed, 2 usage or configuration, 3 another run holds the lock, 4 some databases or backups"
+    " failed and the others are done."
 )
 # One name can belong to several classes; it is one option of the command, and the positional arguments have their own.
 _POSITIONAL = {"databases", "database"}
@@ -67,7 +67,10 @@ def _add_option(parser: argparse.ArgumentParser, name: str, option: Option) -> N
     if option.default not in (None, "", (), False):
         more = f" Default: {option.default}."
     text = (option.help + more).replace("%", "%%")
-    if option.kind == "bool":
+    if option.kind == "bool" and name.startswith("no_"):
+        # To argparse, what begins with --no- is the opposite of an option.
+        parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
+    elif option.kind == "bool":
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
     elif option.kind in ("list", "checks"):
         word = "NAME" if option.kind == "list" else "QUERY"

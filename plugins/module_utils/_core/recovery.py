@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import datetime
 from typing import Any, Callable
@@ -26,6 +27,9 @@ def verify(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancella
 
     from_job = ("repository", "bin_dir", *options_of(DrillOptions))
     options = console.repository(arguments, console.options(arguments, from_job))
+    only_clients = not os.path.exists(os.path.join(options.get("bin_dir", ""), "initdb"))
+    if arguments.get("level") == "restore" and "bin_dir" not in arguments and only_clients:
+        options.pop("bin_dir", None)  # the job's: it is for dumps, which need no server
     result = service.verify(options, arguments["dry_run"], clock, cancellation, console.observer(arguments))
     if arguments["json"]:
         console.print_json(result.to_json())

@@ -25,11 +25,17 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.backups
     Pin,
     record,
 )
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.drill import Answer, Evidence
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.globals_plan import Change
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.job import check_combinations
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.outcomes import BackupResult, Outcome
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.proof import Contents
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.restoration import Destination
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.retention import plan
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.statistics import statistics
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.prune import Pruned
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.restore import Restored
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.runbook import Runbook
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.verify import Verification, Verified
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -37,7 +43,9 @@ CLASSES: dict[str, tuple[type, ...]] = {
     "pg_backup": (model.Connection, model.Location, model.Selection, model.DumpOptions, model.RunOptions),
     "pg_backup_info": (model.Repository, model.Filter, model.Policy, model.ListingOptions),
     "pg_backup_prune": (model.Repository, model.Scope, model.Policy, model.PruneOptions),
-    "pg_backup_verify": (model.Repository, model.Filter, model.VerifyOptions),
+    "pg_backup_restore": (model.Connection, model.Choice, model.RestoreOptions),
+    "pg_backup_runbook": (model.Connection, model.Repository, model.RunbookOptions),
+    "pg_backup_verify": (model.Repository, model.Filter, model.VerifyOptions, model.DrillOptions),
 }
 NOW = datetime(2025, 11, 5, 14, 30, tzinfo=timezone.utc)
 BACKUP = Backup(
@@ -61,6 +69,8 @@ BACKUP = Backup(
     problem="",
 )
 PLAN = plan([BACKUP], model.JOB_POLICY, NOW)
+EVIDENCE = Evidence(BACKUP.id, NOW, "host", "0.1.0", True, "18.6", answers=[Answer("SELECT 1", "1", "1", True)])
+EVIDENCE.count(Contents())
 
 
 def text(module: str, name: str) -> Any:
@@ -110,7 +120,8 @@ def test_every_example_is_accepted(module: str) -> None:
         result = ArgumentSpecValidator(argument_spec(*CLASSES[module])).validate(task)
         assert result.error_messages == []
         options = values(result.validated_parameters)
-        check_combinations(options)
+        if module != "pg_backup_restore":  # whose jobs and tables are not those of a dump
+            check_combinations(options)
         for cls in CLASSES[module]:
             model.build(cls, options)
 
@@ -144,7 +155,14 @@ def shape(value: Any, described: Any) -> Any:
                 "policy": None,
             },
         ),
-        ("pg_backup_verify", Verified((Verification(BACKUP, "archive", "good"),), 0).to_json()),
+        (
+            "pg_backup_restore",
+            Restored(
+                BACKUP, Destination("shop", "create"), False, (), changes=(Change("role", "shop", "create"),)
+            ).to_json(),
+        ),
+        ("pg_backup_verify", Verified((Verification(BACKUP, "restore", "good", evidence=EVIDENCE),), 0).to_json()),
+        ("pg_backup_runbook", Runbook("", None, None).to_json()),
         ("pg_backup_prune", Pruned(PLAN, (), (("shop", "no"),), False).to_json()),
     ],
 )

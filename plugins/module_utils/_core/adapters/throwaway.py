@@ -208,23 +208,17 @@ def _create(path: str) -> int:
 
 
 def _remove(path: str) -> None:
-    """Given a directory of ours, remove it, whatever the modes of what is in it; raise ToolError."""
+    """Given a directory of ours, remove it, whatever code of a backup made of it; raise ToolError."""
     try:
         try:
             remove_tree(path)
-        except PermissionError:
-            _open_up(path)
+        except (OSError, RecursionError):  # closed to its own user, or folders inside folders without end
+            with Processes(ENVIRONMENT, Cancellation()) as run:
+                for argv in (("chmod", "-R", "u+rwx", "--", path), ("rm", "-rf", "--", path)):  # neither follows a link
+                    run.start(argv, stdout=subprocess.DEVNULL).wait()
             remove_tree(path)
-    except (OSError, RecursionError) as error:
+    except (OSError, RecursionError, ToolError) as error:
         raise ToolError(f"the drill's directory {path} cannot be removed ({error}): remove it") from None
-
-
-def _open_up(path: str) -> None:
-    for directory, folders, _names in os.walk(path):
-        for name in folders:
-            folder = os.path.join(directory, name)
-            if not os.path.islink(folder):
-                os.chmod(folder, 0o700)
 
 
 def _holders(path: str) -> list[int]:

@@ -36,7 +36,7 @@ class Failure:
 
     at: datetime
     level: str
-    kind: str  # missing | truncated | altered | unreadable | differs
+    kind: str  # missing | truncated | altered | unreadable | unrestorable | differs | unexpected
     problem: str
 
 

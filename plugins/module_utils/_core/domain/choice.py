@@ -60,7 +60,8 @@ def _by_id(backups: Sequence[Backup], choice: Choice) -> Backup:
         raise ConfigurationError(
             f"{choice.backup!r} are several backups: give the whole id, such as {_some([item.id for item in found])}"
         )
-    if not found[0].complete:
+    # Whoever names one that failed a verification may have no other. It is still looked at byte by byte.
+    if not found[0].complete and not found[0].state.failure:
         raise RepositoryError(f"{found[0].id} is damaged: {found[0].problem}: choose another backup")
     return found[0]
 

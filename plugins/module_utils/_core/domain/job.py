@@ -68,6 +68,15 @@ def check_combinations(raw: Raw) -> None:
         raise ConfigurationError("; ".join(found))
 
 
+def check_connection(raw: Raw) -> None:
+    """Given what a user wrote, of the right types, raise ConfigurationError with all of a connection that cannot be
+    meant.
+    """
+    found = list(_connection_problems(raw))
+    if found:
+        raise ConfigurationError("; ".join(found))
+
+
 def _connection_problems(raw: Raw) -> Iterator[str]:
     host = raw.get("login_host") or ""
     if raw.get("service_file") and not raw.get("service"):

@@ -11,6 +11,7 @@ defaults are all made from, or checked against, the dataclasses below.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -44,8 +45,21 @@ class Option:
 
 
 def _checks(raw: Any) -> tuple[Check, ...]:
-    """Given checks as a user wrote them (a text is a query alone), return them; raise ConfigurationError."""
-    return tuple(build(Check, item if isinstance(item, Mapping) else {"query": item}) for item in raw)
+    """Given checks as a user wrote them, return them; raise ConfigurationError. A text is JSON, or a query alone."""
+    return tuple(build(Check, item if isinstance(item, Mapping) else _written_check(item)) for item in raw)
+
+
+def _written_check(text: str) -> Mapping[str, Any]:
+    if not text.lstrip().startswith("{"):
+        return {"query": text}
+    try:
+        check = json.loads(text)
+    except ValueError:
+        raise ConfigurationError(f"{text!r} is not JSON") from None
+    unknown = sorted(check.keys() - options_of(Check).keys())
+    if unknown or not all(isinstance(value, str) for value in check.values()):
+        raise ConfigurationError(f"{text!r} must have texts for query, expected and database, and nothing else")
+    return dict(check)
 
 
 _PARSERS: dict[str, Callable[[Any], Any]] = {
@@ -340,7 +354,10 @@ class DrillOptions:
     """How backups are restored into a throw-away server, for level `restore` alone."""
 
     checks: tuple[Check, ...] = option(
-        "checks", "Queries to run in the restored database, and what each has to return.", ()
+        "checks",
+        "Queries to run in the restored database, and what each has to return. On the command line each is a query that"
+        " has to return `t`, or JSON with the keys of a check.",
+        (),
     )
     preload: tuple[str, ...] = option(
         "list", "Libraries for `shared_preload_libraries` of the throw-away server, where extensions need them.", ()

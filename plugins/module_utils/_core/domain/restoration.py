@@ -164,7 +164,8 @@ def _place_problems(
         problems.append(f"role {server.role!r} does not own {where.name!r} and cannot rename it: connect as {owner!r}")
     if where.action == "replace" and target.sessions and options.sessions == "fail":
         more = "end them, or set `sessions` to wait or terminate"
-        problems.append(f"{target.sessions} sessions use {where.name!r}: {more}")
+        number = "1 session uses" if target.sessions == 1 else f"{target.sessions} sessions use"
+        problems.append(f"{number} {where.name!r}: {more}")
     return problems
 
 

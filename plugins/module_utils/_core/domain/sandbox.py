@@ -63,7 +63,8 @@ def bwrap_command(
     shown = {*readable, *writable}
     for path in sorted({path for path in hidden if path not in shown}):
         argv += ["--remount-ro", path]
-    return (*argv, "--remount-ro", "/", "--chdir", "/", "--")
+    # Whom the kernel knows as root may write to /proc/sys without any capability.
+    return (*argv, "--remount-ro", "/proc", "--remount-ro", "/", "--chdir", "/", "--")
 
 
 def _depth(path: str) -> int:

@@ -165,11 +165,12 @@ def _apply(
                 files.sweep(directory, (naming.INPROGRESS_PREFIX, naming.TRASH_PREFIX))
                 for backup in _still_doomed(directory, folder, doomed, policy, clock()):
                     cancellation.check()
-                    if state.is_in_use(backup.path):
-                        in_use.append(backup.id)
-                        continue
-                    _delete(backup, directory)
-                    deleted.append(backup)
+                    with state.unused(backup.path) as free:
+                        if not free:
+                            in_use.append(backup.id)
+                            continue
+                        _delete(backup, directory)
+                        deleted.append(backup)
         except Interrupted:
             raise
         except LockedError as error:

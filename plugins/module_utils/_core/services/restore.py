@@ -38,6 +38,7 @@ from ..domain.dump_header import client_lacks
 from ..domain.errors import DONE, ConfigurationError, PgkeepError, RepositoryError, ServerError, ToolError
 from ..domain.globals_plan import Change
 from ..domain.globals_plan import Plan as GlobalsPlan
+from ..domain.job import check_connection
 from ..domain.model import Choice, Connection, RestoreOptions, build
 from ..domain.outcomes import Outcome
 from ..domain.restoration import (
@@ -99,8 +100,8 @@ class Restored:
         text = f"{'would restore' if self.check else 'restored'} {source} into {name}"
         if self.where.action == "replace":
             text += f", {'replacing' if self.check else 'which replaced'} the old one"
-            if self.where.old and (self.check or self.old):
-                text += f" (kept as {self.where.old})"
+            if self.old:
+                text += f" (kept as {self.old})"
         took = "" if self.check else f" in {sum(self.seconds.values()):.1f} s"
         return text + took
 
@@ -110,11 +111,12 @@ class Restored:
         if self.backup.kind == "globals":
             lines = change_lines([change for change in self.changes if change.changes])
             return {"before": "", "after": "".join(f"{line}\n" for line in lines)}
-        name, old = self.where.name, self.where.old
+        name = self.where.name
         before = {"create": "", "skip": f"{name}\n", "fill": f"{name} (empty)\n", "replace": f"{name}\n"}
         after = f"{name} (restored from {self.backup.id})\n"
-        if self.where.action == "replace":
-            after += f"{old} (was {name})\n"
+        if self.old:
+            after += f"{self.old} (was {name})\n"
+        after += "".join(f"{change.kind} {change.name}\n" for change in self.changes if change.changes)
         return {"before": before[self.where.action], "after": after if self.changed else f"{name}\n"}
 
     def to_json(self) -> dict[str, Any]:
@@ -229,6 +231,7 @@ def restore(
     """Given options as a user wrote them, restore the backup that they name (`check`: find out whether it would go);
     raise PgkeepError with everything that is missing.
     """
+    check_connection(raw)
     options, connection, choice = build(RestoreOptions, raw), build(Connection, raw), build(Choice, raw)
     stop, attend = cancellation or Cancellation(), observer or Observer()
     backups = catalog.copies(repository.open_for_reading(choice.repository))
@@ -305,10 +308,16 @@ def restore_backup(
     problems = [*found.problems, *(roles.problems if roles else ()), *problems]
     if problems:
         raise ServerError(f"{backup.id} cannot be restored into {where.name!r}: " + "; ".join(problems))
-    warnings = (*found.warnings, *(roles.warnings if roles else ()), *_left(leftovers))
+    warnings = (
+        *([f"{backup.id} {backup.problem}"] if backup.problem else []),
+        *found.warnings,
+        *(roles.warnings if roles else ()),
+        *_left(leftovers),
+    )
     if check:
         command, changes = loading.command(where.name, loading.archive), roles.changes if roles else ()
-        return Restored(backup, where, True, warnings, command, old=where.old, changes=changes)
+        old = None if options.drop_old else where.old
+        return Restored(backup, where, True, warnings, command, old=old, changes=changes)
     plan = Plan(backup, where, found, facts.major, roles, tuple(schemas), loading, cancellation)
     return _restore(plan, warnings, observer)
 

@@ -33,6 +33,7 @@ from ..domain.model import Connection, DrillOptions, Filter, Repository, Scope, 
 from ..domain.quantities import human_duration
 from ..domain.sandbox import protections
 from ..domain.verification import due
+from .drill import Drill, drill
 
 Clock = Callable[[], datetime]
 
@@ -177,8 +178,8 @@ def _verify(backup: Backup, work: _Work) -> Verification:
         raise
     except (PgkeepError, OSError) as error:
         # Nothing is known about the backup then: a missing tool must not spoil it.
-        text = error.strerror if isinstance(error, OSError) else str(error)
-        done = Verification(backup, level, "error", str(text), time.monotonic() - begin)
+        text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        done = Verification(backup, level, "error", text, time.monotonic() - begin)
     else:
         failure = Failure(at, level, kind, problem) if problem else None
         lost = _keep(backup, level, at, failure, evidence)
@@ -219,8 +220,6 @@ def _examine(backup: Backup, work: _Work, fd: int) -> tuple[str, str, Evidence |
 
 
 def _drill(backup: Backup, document: Mapping[str, Any], work: _Work, fd: int) -> Evidence:
-    from .drill import Drill, drill  # what is not asked for is not loaded: the command's zip is not compiled
-
     return drill(
         Drill(
             backup,
@@ -283,9 +282,8 @@ def line(item: Verification) -> str:
 def summary(result: Verified) -> str:
     """Given all verifications, return one line for a log."""
     number, bad = len(result.verifications), len(result.bad)
-    text = (
-        f"verified {number} backup{'' if number == 1 else 's'}, {bad} no good"
-        if bad
-        else f"verified {number}, all good"
-    )
-    return f"{text}, {result.left} not due" if result.left else text
+    planned = any(item.verdict == "planned" for item in result.verifications)
+    text = f"{'would verify' if planned else 'verified'} {number} backup{'' if number == 1 else 's'}"
+    if number and not planned:
+        text += f", {bad} no good" if bad else ", all good"
+    return f"{text}, {result.left} left out" if result.left else text

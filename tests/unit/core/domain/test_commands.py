@@ -5,16 +5,22 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain import commands
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.compression import ResolvedCompression
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.errors import ConfigurationError
-from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.model import Connection, DumpOptions
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.model import (
+    Connection,
+    DumpOptions,
+    RestoreOptions,
+)
 
 from tests.hostile import PASSWORDS, REFUSED_PASSWORDS
 
 NONE = ResolvedCompression("none", 0)
+NAME = "it's"
 SECRET = "s3cret:with\\both"
 
 
@@ -194,6 +200,62 @@ def test_globals_name_the_database_where_pg_dumpall_looks_for_it() -> None:
 def test_an_archive_is_read_from_a_path_or_from_stdin() -> None:
     assert commands.pg_restore_read("/bin/pg_restore", "/x.dump") == ("/bin/pg_restore", "--file=/dev/null", "/x.dump")
     assert commands.pg_restore_read("/bin/pg_restore") == ("/bin/pg_restore", "--file=/dev/null")
+    assert commands.pg_restore_list("/bin/pg_restore", "/x.dump") == ("/bin/pg_restore", "--list", "/x.dump")
+    assert commands.pg_restore_list("/bin/pg_restore") == ("/bin/pg_restore", "--list")
+
+
+def load(
+    options: RestoreOptions | None = None, jobs: int = 1, path: str | None = "/x.dump", **more: Any
+) -> tuple[str, ...]:
+    connection = Connection(session_role=more.pop("session_role", None))
+    return commands.pg_restore_into(
+        "/bin/pg_restore", connection, NAME, options or RestoreOptions(), jobs, path, **more
+    )
+
+
+def test_a_restore_goes_into_one_database_and_stops_at_the_first_error() -> None:
+    assert load() == (
+        "/bin/pg_restore", f"--dbname={commands.conninfo(Connection(), NAME)}", "--no-password",
+        "--exit-on-error", "--verbose", "/x.dump",
+    )  # fmt: skip
+    assert load(path=None) == load()[:-1]
+
+
+def test_a_restore_says_what_of_the_archive_and_how() -> None:
+    options = RestoreOptions(
+        tables=("a", "-b"), schemas=("c", "d e"), no_owner=True, no_privileges=True, no_tablespaces=True
+    )
+    argv = load(options, 4, use_list="/list", session_role="app")
+    assert argv[argv.index("--verbose") + 1 :] == (
+        "--role=app", "--jobs=4", "--no-owner", "--no-privileges", "--no-tablespaces", "--strict-names", "--table=a",
+        "--table=-b", "--schema=c", "--schema=d e", "--use-list=/list", "/x.dump",
+    )  # fmt: skip
+
+
+def test_a_restore_in_one_transaction_is_asked_for() -> None:
+    assert "--single-transaction" in load(one_transaction=True)
+    assert "--single-transaction" not in load(jobs=2)
+
+
+def test_a_script_goes_through_psql_which_stops_at_the_first_error() -> None:
+    assert commands.psql_into("/bin/psql", Connection(), "shop") == (
+        "/bin/psql", "--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1",
+        f"--dbname={commands.conninfo(Connection(), 'shop')}", "--output=/dev/null", "--file=-",
+    )  # fmt: skip
+
+
+def test_a_script_runs_as_the_role_that_is_asked_for_in_the_same_transaction() -> None:
+    argv = commands.psql_into("/bin/psql", Connection(session_role='a"b; --'), "shop", one_transaction=True)
+    assert argv[-4:] == ("--single-transaction", "--output=/dev/null", '--command=SET ROLE "a""b; --"', "--file=-")
+
+
+def test_no_command_of_a_restore_has_a_password() -> None:
+    connection = Connection(login_password=SECRET)
+    said = [
+        *commands.pg_restore_into("/bin/pg_restore", connection, "shop", RestoreOptions(), 1),
+        *commands.psql_into("/bin/psql", connection, "shop"),
+    ]
+    assert not [text for text in said if "s3cret" in text]
 
 
 @pytest.mark.parametrize(

@@ -59,10 +59,36 @@ def test_an_option_that_several_classes_share_is_the_same_but_for_databases() ->
     seen: dict[str, model.Option] = {}
     for cls in CLASSES:
         for name, option in model.options_of(cls).items():
-            # A scope's are filters, and a restore's jobs are chosen from the processors.
-            if name not in {"databases", "instance", "label", "before", "after", "verified", "jobs"}:
+            # A scope's are filters; a restore takes as many jobs as there are processors, and always a checksum.
+            own = {"databases", "instance", "label", "before", "after", "verified", "jobs", "checksum"}
+            if name not in own:
                 known = seen.setdefault(name, option)
                 assert (known.kind, known.default) == (option.kind, option.default), name
+
+
+def test_a_check_is_a_query_alone_json_or_a_dictionary() -> None:
+    written = ["SELECT 1", ' {"query": "SELECT 2", "expected": "2"}', {"query": "SELECT 3", "database": "shop"}]
+    checks = model.build(model.DrillOptions, {"checks": written}).checks
+    assert [(check.query, check.expected, check.database) for check in checks] == [
+        ("SELECT 1", "t", None),
+        ("SELECT 2", "2", None),
+        ("SELECT 3", "t", "shop"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("check", "said"),
+    [
+        ("{", "is not JSON"),
+        ('{"query": "SELECT 1", "expect": "1"}', "must have texts for query, expected and database, and nothing else"),
+        ('{"query": "SELECT 1", "expected": 1}', "must have texts"),
+        ("{}", "query is not set"),
+        ({"expected": "1"}, "query is not set"),
+    ],
+)
+def test_a_check_that_cannot_be_meant_is_refused(check: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        model.build(model.DrillOptions, {"checks": [check]})
 
 
 def test_options_come_in_the_order_in_which_they_are_written() -> None:
