@@ -450,7 +450,7 @@ def test_the_command_drills_says_what_it_found_and_keeps_the_evidence(
     done = keeper.run("drill", f"--bin-dir={engine.server.bindir}", "--checks", "SELECT count(*) = 12345 FROM public.t")
     assert done.code == 0, done
     assert f"{newest.id}: good (restore) in " in done.out
-    assert "12,345 rows of 1 tables compared" in done.out
+    assert "12,345 rows of 1 table compared" in done.out
     (kept,) = evidence.read(str(Path(newest.path).parent))
     assert kept["compared"]["rows"] == 12345
     assert kept["checks"][0]["passed"]
@@ -539,5 +539,5 @@ def test_five_million_rows_are_compared_in_constant_memory(
         time.sleep(0.1)
     done = finish(running)
     assert done.code == 0, done
-    assert "5,000,000 rows of 1 tables compared" in done.out
+    assert "5,000,000 rows of 1 table compared" in done.out
     assert highest < 100_000, f"{highest} kB"

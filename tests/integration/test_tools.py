@@ -146,3 +146,66 @@ def test_the_programs_of_this_host_compress_and_decompress(method: str) -> None:
     for damaged in (packed.stdout[:-3], flipped):
         argv = commands.decompressor(method, program)
         assert subprocess.run(argv, input=damaged, capture_output=True, check=False).returncode != 0
+
+
+# --- server programs, for a throw-away server ---
+
+SERVERS = [(DEBIAN, 15), (CELERP, 17), (EMBEDDED, 18)]
+
+
+@pytest.mark.parametrize(("source", "major"), SERVERS)
+def test_the_server_programs_of_a_major_version_are_found(source: str, major: int) -> None:
+    wanted = installation(source)
+    found = tools.find_server(major, search=everywhere())
+    assert (found.major, found.directory) == (major, os.path.realpath(wanted.bindir))
+    assert found == tools.find_server(major, str(wanted.bindir))
+    for program in ("initdb", "postgres", "psql", "pg_dump", "pg_dumpall", "pg_restore"):
+        assert getattr(found, program) == f"{found.directory}/{program}"
+
+
+def test_a_newer_server_will_do_only_where_that_is_said(tmp_path: Path) -> None:
+    search = [pretend(tmp_path / name, name, tools.SERVER_PROGRAMS) for name in ("14.2", "16.9", "16.10", "17.1")]
+    assert tools.find_server(14, search=search, newer=True).version == "14.2"
+    assert tools.find_server(15, search=search, newer=True).version == "16.10"
+    for wanted in (13, 15, 18):
+        with pytest.raises(ToolError) as caught:
+            tools.find_server(wanted, search=search)
+        assert f"PostgreSQL {wanted} are not on this host (only those of 14, 16, 17)" in str(caught.value)
+        assert f"install the package postgresql-{wanted} " in str(caught.value)
+    with pytest.raises(ToolError, match="are not on this host"):
+        tools.find_server(18, search=search, newer=True)
+
+
+def test_without_any_server_or_with_half_a_one_it_is_said_so(tmp_path: Path) -> None:
+    half = pretend(tmp_path / "half", "17.1", tools.SERVER_PROGRAMS[1:])
+    with pytest.raises(ToolError, match=r"PostgreSQL 17 are not on this host \(nor any\)"):
+        tools.find_server(17, search=[half, str(tmp_path / "nothing*")])
+    with pytest.raises(ToolError, match="half', without initdb: set it to where the programs of a server are"):
+        tools.find_server(17, half)
+    strange = pretend(tmp_path / "strange", "none", tools.SERVER_PROGRAMS)
+    with pytest.raises(ToolError, match="postgres --version does not say its version"):
+        tools.find_server(17, strange)
+    with pytest.raises(ToolError, match=r"PostgreSQL 16 are not in .*17 \(only those of 17\)"):
+        tools.find_server(16, pretend(tmp_path / "17", "17.1", tools.SERVER_PROGRAMS))
+
+
+def test_a_directory_behind_a_link_is_named_as_it_really_is(tmp_path: Path) -> None:
+    real = pretend(tmp_path / "real", "17.1", tools.SERVER_PROGRAMS)
+    (tmp_path / "link").symlink_to(real)
+    assert tools.find_server(17, str(tmp_path / "link")).directory == real
+
+
+@pytest.mark.parametrize(("source", "major"), SERVERS)
+def test_the_libraries_of_programs_are_found_where_the_loader_finds_them(source: str, major: int) -> None:
+    programs = tools.find_server(major, str(installation(source).bindir))
+    directories = tools.library_directories((programs.psql, programs.postgres))
+    names = [name for directory in directories for name in os.listdir(directory)]
+    assert [name for name in names if name.startswith("libpq")]
+    assert tools.library_directories(("/nothing",)) == []
+
+
+def test_the_newest_client_is_the_newest_of_all(tmp_path: Path) -> None:
+    assert tools.newest().number == max(each.number for each in tools._all(None, None))
+    assert tools.newest(pretend(tmp_path / "old", "9.6.24")).version == "9.6.24"
+    with pytest.raises(ToolError, match="correct it or omit it"):
+        tools.newest(str(tmp_path))

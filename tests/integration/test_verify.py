@@ -77,6 +77,17 @@ def test_a_backup_of_every_form_is_good(engine: Engine, database: str, form: str
     assert (state.verified_level, set(state.levels), state.failure) == ("archive", {"checksum", "archive"}, None)
 
 
+def test_to_have_verified_nothing_is_no_success(engine: Engine, database: str) -> None:
+    engine.take(database)
+    done = verified(engine, databases=[database, "no_such", "@globals"])
+    assert (done.failed, done.exit_code) == (True, 4)
+    assert done.message == "there is no backup of 'no_such'; there is no backup of '@globals'"
+    assert verified(engine, databases=[database], verified=False).exit_code == 0, "a filter may leave nothing"
+    assert verified(engine, check=True, databases=["no_such"]).exit_code == 1
+    nothing = verified(engine, instance="another")
+    assert (nothing.exit_code, nothing.message) == (1, "there are no backups: check `repository` and `instance`")
+
+
 def test_the_globals_are_verified_too(engine: Engine, database: str) -> None:
     engine.take(database, globals=True)
     assert [(item.backup.title, item.verdict) for item in verified(engine).verifications] == [

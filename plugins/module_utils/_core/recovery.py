@@ -39,8 +39,8 @@ def verify(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancella
             console.write(sys.stdout, *result.protections)
         console.write(sys.stdout, service.summary(result))
     console.warn(result.warnings)
-    for item in result.bad:
-        console.error(f"{item.backup.id}: {item.verdict}: {item.problem}")
+    for text in result.problems:
+        console.error(text)
     code: int = result.exit_code
     return code
 

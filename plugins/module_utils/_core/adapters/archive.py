@@ -67,6 +67,7 @@ class Progress:
 
     def __init__(self) -> None:
         self.bytes = 0
+        self.stage = ""  # what is being done now, where that is not obvious
         self.dump: Process | None = None
 
     @property

@@ -80,12 +80,17 @@ class _Running:
     begin: float
 
 
-def progress_line(database: str, done: int, tables: int, size: int, expected: int | None, seconds: float) -> str:
-    """Given how far a dump is after so many seconds, return it as one line: tables, bytes, rate, time left."""
-    parts = [printable(database)]
+def progress_line(
+    database: str, done: int, tables: int, size: int, expected: int | None, seconds: float, stage: str = ""
+) -> str:
+    """Given how far a dump is after so many seconds, return it as one line: tables, bytes, rate, time left. A restore
+    by several jobs does not know the bytes, but has a stage.
+    """
+    parts = [printable(database), *([stage] if stage else [])]
     if tables:
         parts.append(f"{min(done, tables)}/{tables} tables")
-    parts.append(human_size(size))
+    if size or not stage:
+        parts.append(human_size(size))
     if seconds >= 1 and size:
         rate = size / seconds
         parts.append(f"{human_size(rate)}/s")
@@ -132,5 +137,6 @@ class TerminalObserver(LineObserver):
     def _line(self) -> str:
         (database, first), *others = self._running.items()
         size, seconds = first.progress.bytes, time.monotonic() - first.begin
-        line = progress_line(database, first.progress.tables, first.tables, size, first.expected, seconds)
+        progress = first.progress
+        line = progress_line(database, progress.tables, first.tables, size, first.expected, seconds, progress.stage)
         return line + (f"  (+{len(others)} more)" if others else "")

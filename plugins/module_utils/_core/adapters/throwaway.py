@@ -32,7 +32,7 @@ from ..domain.sandbox import SYSTEM, bwrap_command
 from .files import remove_tree
 from .process import SEARCH_PATH, Cancellation, Process, Processes
 from .server import HAS_PSYCOPG2, connect
-from .tools import ServerTools, library_directories
+from .tools import ServerTools, library_directories, usage
 
 PREFIX = "pgkeep-drill-"
 ENVIRONMENT = {"PATH": SEARCH_PATH, "HOME": "/", "LC_ALL": "C", "LANGUAGE": "C", "TZ": "UTC"}
@@ -99,6 +99,7 @@ class Confinement:
     hidden: tuple[str, ...] = ()
     uid: int | None = None  # what they believe to be, where we are root
     outside: tuple[str, ...] = ()  # the prefix without the sandbox
+    disable_userns: bool = False  # bubblewrap can keep them from user namespaces of their own
 
 
 @dataclass(frozen=True)
@@ -314,7 +315,8 @@ def confine(
             raise ToolError(f"the sandbox needs bubblewrap: install the package bubblewrap, {_TRUSTED}")
         _write_users(place)
         real = [os.path.realpath(path) for path in (*hidden, *_PRIVATE)]
-        chosen = Confinement(program, tuple(path for path in dict.fromkeys(real) if os.path.isdir(path)), uid)
+        there = tuple(path for path in dict.fromkeys(real) if os.path.isdir(path))
+        chosen = Confinement(program, there, uid, disable_userns="--disable-userns" in usage(program))
         said = _try(chosen, place, cancellation)
         if said is not None:
             raise ToolError(
@@ -382,6 +384,7 @@ def _prefix(
         confinement.uid,
         confinement.uid,
         os.path.join(place.path, _USERS),
+        disable_userns=confinement.disable_userns,
     )
 
 

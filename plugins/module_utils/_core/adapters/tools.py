@@ -150,6 +150,11 @@ def _ask(argv: tuple[str, ...]) -> tuple[int, str]:
     return done.returncode, done.stdout.decode(errors="replace")
 
 
+def usage(program: str) -> str:
+    """Given a program's path, return what it says of its options."""
+    return _ask((program, "--help"))[1]
+
+
 # --- server programs, for a throw-away server ---
 
 SERVER_PROGRAMS = ("initdb", "postgres", "psql", *PROGRAMS)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from .backups import Backup
 from .errors import ConfigurationError, RepositoryError
 from .model import Choice
+from .quantities import iso
 
 _SHOWN = 5
 
@@ -84,7 +85,7 @@ def _why_not(backups: Sequence[Backup], choice: Choice) -> str:
         ("never verified", sum(item.state.verified is None for item in backups if choice.verified)),
         (f"without label {choice.label!r}", sum(item.label != choice.label for item in backups if choice.label)),
         (
-            f"not before {choice.before}",
+            f"not before {iso(choice.before)}" if choice.before else "",
             sum(item.created >= choice.before for item in backups) if choice.before else 0,
         ),
     )

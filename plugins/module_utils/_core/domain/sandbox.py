@@ -34,16 +34,23 @@ def bwrap_command(
     uid: int | None,
     gid: int | None,
     passwd: str | None = None,
+    *,
+    disable_userns: bool = False,
 ) -> tuple[str, ...]:
     """Given bubblewrap's path and absolute paths without links that exist, return what to put before a command line.
 
     Of a hidden directory nothing is seen, of a readable or writable one everything; where they are inside each other,
     the innermost decides. With uid and gid the programs believe to be that user; `passwd` is a file to show as the
-    host's list of users. Only options that bubblewrap 0.4 knows are used.
+    host's list of users. With disable_userns, which bubblewrap knows from 0.8 on, they cannot make user namespaces of
+    their own, in which they could mount what the kernel lets its root mount; all other options are known to 0.4.
     """
     argv = [bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    if uid is not None or disable_userns:
+        argv += ["--unshare-user"]
+    if disable_userns:
+        argv += ["--disable-userns"]
     if uid is not None:
-        argv += ["--unshare-user", "--uid", str(uid)]
+        argv += ["--uid", str(uid)]
     if gid is not None:
         argv += ["--gid", str(gid)]
     for path in SYSTEM:

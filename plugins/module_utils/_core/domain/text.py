@@ -108,7 +108,7 @@ def _remarks(backup: Backup, now: datetime) -> Iterator[str]:
     if state.pin and state.pin.holds(now):
         yield f"pinned until {iso(state.pin.until)}" if state.pin.until else "pinned"
     if state.verified:
-        yield f"verified ({state.verified_level}) {iso(state.verified)}"
+        yield f"verified ({state.verified_level}) {iso(state.verified.replace(microsecond=0))}"
     if state.copies:
         yield f"copies {' '.join(state.copies)}"
 

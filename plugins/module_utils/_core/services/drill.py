@@ -65,7 +65,6 @@ class Drill:
     backup: Backup
     document: Mapping[str, Any]
     globals: Backup | None  # the backup of the globals that belongs to it
-    fd: int  # that keeps the backup from being deleted meanwhile
     options: DrillOptions
     bin_dir: str | None
     deadline: timedelta
@@ -80,7 +79,7 @@ class Drill:
 
 
 def drill(task: Drill) -> Evidence:
-    """Given a backup whose bytes are those of its manifest, drill it; return the evidence.
+    """Given a backup that is in use by us and whose bytes are those of its manifest, drill it; return the evidence.
 
     What is wrong with the backup is in the evidence. Raise PgkeepError or OSError where nothing can be said of it: the
     host lacks something, or the drill was interrupted.
@@ -124,9 +123,11 @@ def _drill_database(task: Drill, running: throwaway.Running, evidence: Evidence)
     with _stage(evidence, "globals"):
         _prepare(task, running, evidence)
     expected = Contents()
+    attendant = _Attendant(task)
     with _Reading(task, running, expected) as reading:
-        if not _restore(task, running, evidence):
+        if not _restore(task, running, evidence, attendant):
             return
+        attendant.progress.stage = "comparing"
         try:
             with _stage(evidence, "compare"):
                 reading.finish()
@@ -163,7 +164,7 @@ def _prepare(task: Drill, running: throwaway.Running, evidence: Evidence) -> Non
             session.rows(f"CREATE TABLESPACE {quote_identifier(name)} LOCATION {place}")
 
 
-def _restore(task: Drill, running: throwaway.Running, evidence: Evidence) -> bool:
+def _restore(task: Drill, running: throwaway.Running, evidence: Evidence, attendant: _Attendant) -> bool:
     """Restore as `pgkeep restore` would; return whether that went well. Raise where it is not the backup's fault."""
     tools, database = running.tools, str(task.backup.database)
     options = replace(
@@ -178,10 +179,9 @@ def _restore(task: Drill, running: throwaway.Running, evidence: Evidence) -> boo
         running.connection,
         Tools(tools.major, tools.version, tools.pg_dump, tools.pg_dumpall, tools.pg_restore),
         throwaway.ENVIRONMENT,
-        (running.workspace.inherit,),  # not task.fd: a directory's descriptor leads out of the sandbox
+        (running.workspace.inherit,),  # never a directory's descriptor: it leads out of the sandbox
         running.prefix((task.backup.path,)),
     )
-    attendant = _Attendant(task)
     try:
         restored = restore_backup(task.backup, options, way, False, task.clock, task.cancellation, attendant)
     except (NotRestoredError, UnreadableError) as error:
@@ -209,10 +209,11 @@ class _Attendant(Observer):
     """Shows a drill's restore under the name of its backup; the drill is not over when the restore is."""
 
     def __init__(self, task: Drill) -> None:
-        self._task = task
+        self._task, self.progress = task, Progress()
 
     def started(self, database: str, progress: Progress, tables: int, expected: int | None) -> None:
         """Given a restore that begins, show it."""
+        self.progress = progress
         self._task.observer.started(self._task.backup.id, progress, tables, expected)
 
 

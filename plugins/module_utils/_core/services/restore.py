@@ -363,6 +363,7 @@ def _look_into(path: str, loading: Loading) -> tuple[list[str], list[str]]:
 def _restore(plan: Plan, warnings: Sequence[str], observer: Observer) -> Restored:
     progress, name = Progress(), plan.where.name
     properties = plan.document["properties"] or {}
+    progress.stage = "reading"
     observer.started(name, progress, properties.get("tables", 0), None)
     seconds: dict[str, float] = {}
     notes = list(warnings)
@@ -486,6 +487,7 @@ def _load(
     plan: Plan, database: str, progress: Progress, seconds: dict[str, float], notes: list[str]
 ) -> tuple[str, ...]:
     """Given a plan and an empty database, restore the archive into it and look at the result; return the command."""
+    progress.stage = "restoring"
     with _stage(seconds, "restore"), _schemas(plan, database):
         try:
             command = load(plan.loading, database, progress, notes)
@@ -493,6 +495,7 @@ def _load(
             text = f"{plan.backup.id} could not be restored, {_untouched(plan)}: {error}"
             raise type(error)(text) from None
     if plan.options.analyze:
+        progress.stage = "analyzing"
         with _stage(seconds, "analyze"), server.connect(plan.connection, database, writable=True) as session:
             session.rows("ANALYZE")
     notes += _missing(plan, database)

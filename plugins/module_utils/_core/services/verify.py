@@ -11,7 +11,7 @@ import os
 import secrets
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Callable
@@ -56,6 +56,12 @@ class Verification:
         """Return whether nothing is wrong."""
         return self.verdict in ("good", "planned")
 
+    @property
+    def complaint(self) -> str:
+        """Return what is wrong, in one line."""
+        verdict = "" if self.verdict == "error" else f"{self.verdict}: "
+        return f"{self.backup.id}: {verdict}{self.problem}"
+
     def to_json(self) -> dict[str, Any]:
         """Return what the module and --json give of it."""
         return {
@@ -78,6 +84,7 @@ class Verified:
     left: int  # matching backups that were not due, or not in the sample
     notes: tuple[str, ...] = ()  # what concerns the run as a whole
     protections: tuple[str, ...] = ()  # what a drill keeps from the host, and what not
+    missing: tuple[str, ...] = ()  # sentences about backups that were asked for and are not there
 
     diff = None
 
@@ -93,20 +100,25 @@ class Verified:
 
     @property
     def failed(self) -> bool:
-        """Return whether any is no good."""
-        return bool(self.bad)
+        """Return whether any is no good, or not there."""
+        return bool(self.problems)
 
     @property
     def exit_code(self) -> int:
         """Return the command's exit code."""
-        if not self.bad:
+        if not self.problems:
             return DONE
         return FAILED if len(self.bad) == len(self.verifications) else SOME_FAILED
 
     @property
     def message(self) -> str:
         """Return what is no good, in one line; "" when nothing is."""
-        return "; ".join(f"{item.backup.id}: {item.verdict}: {item.problem}" for item in self.bad)
+        return "; ".join(self.problems)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Return what is no good, each in one line."""
+        return (*self.missing, *(item.complaint for item in self.bad))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -148,11 +160,15 @@ def verify(
     wanted, options, drills = build(Filter, raw), build(VerifyOptions, raw), build(DrillOptions, raw)
     place = repository.open_for_reading(build(Repository, raw).repository)
     now = clock()
-    found = [item for item in _scan(place, wanted) if matches(item, wanted, now)]
+    everything = _scan(place, wanted)
+    found = [item for item in everything if matches(item, wanted, now)]
+    missing = _missing(wanted, everything)
     todo = due(found, options, now)
     left, kept_out = len(found) - len(todo), protections(drills.sandbox) if options.level == "restore" else ()
     if check:
-        return Verified(tuple(Verification(item, options.level, "planned") for item in todo), left, (), kept_out)
+        return Verified(
+            tuple(Verification(item, options.level, "planned") for item in todo), left, (), kept_out, missing
+        )
     swept: list[str] = []
     clusters: list[Backup] = []
     if options.level == "restore":
@@ -160,7 +176,17 @@ def verify(
         clusters = _scan(place, Scope(instance=wanted.instance, databases=(GLOBALS,)))
     work = _Work(options, drills, tuple(clusters), clock, cancellation or Cancellation(), observer or Observer())
     # One result after the other is kept, so that what was done before an interruption counts.
-    return Verified(tuple(_verify(item, work) for item in todo), left, tuple(swept), kept_out)
+    return Verified(tuple(_verify(item, work) for item in todo), left, tuple(swept), kept_out, missing)
+
+
+def _missing(wanted: Filter, found: Sequence[Backup]) -> tuple[str, ...]:
+    """Given what was asked for and all backups there, return what is wrong where there are none to verify: to have
+    verified nothing is no success.
+    """
+    there = {item.title for item in found}
+    if not there and not wanted.databases:
+        return ("there are no backups: check `repository` and `instance`",)
+    return tuple(f"there is no backup of {name!r}" for name in wanted.databases if name not in there)
 
 
 def _scan(place: str, scope: Scope) -> list[Backup]:
@@ -210,7 +236,7 @@ def _examine(backup: Backup, work: _Work, fd: int) -> tuple[str, str, Evidence |
     if problem or options.level == "checksum":
         return kind, problem, None
     if options.level == "restore":  # which reads the archive to its end as well
-        evidence = _drill(backup, document, work, fd)
+        evidence = _drill(backup, document, work)
         return "" if evidence.verdict == "good" else evidence.verdict, evidence.problem, evidence
     try:
         _read(backup.path, document, options, fd, work.cancellation)
@@ -219,13 +245,12 @@ def _examine(backup: Backup, work: _Work, fd: int) -> tuple[str, str, Evidence |
     return "", "", None
 
 
-def _drill(backup: Backup, document: Mapping[str, Any], work: _Work, fd: int) -> Evidence:
+def _drill(backup: Backup, document: Mapping[str, Any], work: _Work) -> Evidence:
     return drill(
         Drill(
             backup,
             document,
             nearest(work.globals, backup) if backup.kind == "database" else None,
-            fd,
             work.drills,
             work.options.bin_dir,
             work.options.deadline,
@@ -275,7 +300,8 @@ def line(item: Verification) -> str:
     text = f"{item.backup.id}: {item.verdict} ({item.level}){took}"
     if item.evidence and item.evidence.compared:
         compared, recovery = item.evidence.compared, human_duration(timedelta(seconds=item.evidence.recovery))
-        text += f", restored in {recovery}, {compared['rows']:,} rows of {compared['tables']:,} tables compared"
+        tables = f"{compared['tables']:,} table{'' if compared['tables'] == 1 else 's'}"
+        text += f", restored in {recovery}, {compared['rows']:,} rows of {tables} compared"
     return text
 
 

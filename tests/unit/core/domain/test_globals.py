@@ -270,7 +270,7 @@ roles = st.builds(
     valid_until=st.none() | st.just("2030-01-01 00:00:00+00"),
     password=st.none() | texts,
     settings=st.lists(
-        st.tuples(names, st.lists(texts, min_size=1, max_size=3).map(tuple)), unique_by=lambda s: s[0]
+        st.tuples(names, st.lists(texts, min_size=1, max_size=3).map(tuple)), unique_by=lambda s: s[0].lower()
     ).map(tuple),
     comment=st.none() | texts,
     labels=st.lists(st.tuples(names, texts), max_size=1).map(tuple),
