@@ -99,6 +99,12 @@ options:
       - First compare every byte of the backup with its manifest.
     type: bool
     default: true
+  compare:
+    description:
+      - Compare every row, sequence and large object of the restored database with the archive before it takes its
+        place, as a drill does. A difference is a failure.
+    type: bool
+    default: false
   analyze:
     description:
       - Collect the planner's statistics after restoring.

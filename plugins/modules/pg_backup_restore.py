@@ -371,6 +371,41 @@ changes:
       elements: str
       returned: always
       sample: ["login: yes", password]
+compared:
+  description: How much was compared with the archive. V(null) without O(compare), and in check mode.
+  type: dict
+  returned: on success
+  contains:
+    tables:
+      description: Tables.
+      type: int
+      returned: with O(compare)
+      sample: 42
+    rows:
+      description: Rows of all tables.
+      type: int
+      returned: with O(compare)
+      sample: 5120340
+    bytes:
+      description: Bytes of all rows and large objects.
+      type: int
+      returned: with O(compare)
+      sample: 610244731
+    sequences:
+      description: Sequences.
+      type: int
+      returned: with O(compare)
+      sample: 12
+    large_objects:
+      description: Large objects.
+      type: int
+      returned: with O(compare)
+      sample: 0
+    objects:
+      description: Definitions, by kind, schema and name.
+      type: int
+      returned: with O(compare)
+      sample: 310
 """
 
 from ansible_collections.pgkeep.backup.plugins.module_utils._ansible.run import run

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.adapters import evidence, server
-from ansible_collections.pgkeep.backup.plugins.module_utils._core.services import drill as drills
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.services import restore as restoring
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.listing import listing
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.prune import prune
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.verify import Verification, Verified, verify
@@ -194,14 +194,14 @@ def taken(debian_server: Server, tmp_path_factory: pytest.TempPathFactory) -> En
 def test_a_restored_database_that_differs_is_found_and_named(
     taken: Engine, monkeypatch: pytest.MonkeyPatch, change: str, said: str
 ) -> None:
-    compare = drills._compare
+    compare = restoring.compare
 
-    def tampered(task: Any, running: Any, *more: Any) -> None:
-        with server.connect(running.connection, "tampered", writable=True) as session:
+    def tampered(loading: Any, database: str, expected: Any) -> Any:
+        with server.connect(loading.connection, database, writable=True) as session:
             session.rows("SET search_path = public; " + change)
-        compare(task, running, *more)
+        return compare(loading, database, expected)
 
-    monkeypatch.setattr(drills, "_compare", tampered)
+    monkeypatch.setattr(restoring, "compare", tampered)
     done = drilled_one(taken)
     assert done.verdict == "differs"
     assert said in done.problem

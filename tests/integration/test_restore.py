@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,12 @@ from typing import Any
 import psycopg2
 import pytest
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.errors import PgkeepError
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.services import restore as restoring
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.restore import Restored, restore
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.verify import verify
 
 from tests.integration.samples import Engine, contents, make_sample, manifest
-from tests.keeper import Keeper
+from tests.keeper import Keeper, finish, until
 from tests.postgres import DEBIAN, Server, find_installation, quote_identifier
 
 FreshDatabase = Callable[..., str]
@@ -316,6 +319,104 @@ def test_who_names_a_backup_gets_it_although_a_check_found_something(
     named = restored(engine, target, True, backup=newer.id)
     assert named.backup.id == newer.id
     assert any("failed its verification" in warning for warning in named.warnings)
+
+
+# --- compared before it takes its place ---
+
+
+@pytest.mark.parametrize("form", ["custom", "plain", "tar", "directory"])
+def test_a_restore_can_prove_itself(engine: Engine, database: str, target: str, form: str) -> None:
+    engine.take(database, format=form, compression="gzip:1")
+    done = restored(engine, target, database=database, compare=True)
+    assert "compare" in done.seconds
+    assert done.to_json()["compared"]["rows"] == 3505
+    assert "rows compared" in done.message
+    assert contents(engine.server, target) == contents(engine.server, database)
+    refused(engine, target, "exists", database=database, compare=True)
+    other = f"{target}_part"
+    refused(engine, other, "leave out `compare`", database=database, compare=True, tables=["orders"], drop_old=False)
+
+
+def test_what_differs_does_not_take_the_place_of_the_live_one(
+    engine: Engine, debian_server: Server, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_sample(debian_server, target)
+    engine.take(target)
+    before = (contents(debian_server, target), databases(debian_server))
+    compare = restoring.compare
+
+    def tampered(loading: Any, name: str, expected: Any) -> Any:
+        debian_server.psql("DELETE FROM orders WHERE id = 5", name)
+        return compare(loading, name, expected)
+
+    monkeypatch.setattr(restoring, "compare", tampered)
+    with pytest.raises(PgkeepError) as caught:
+        restored(engine, database=target, replace=target, compare=True)
+    assert "table public.orders has 1,999 rows instead of 2,000: 1 row missing" in str(caught.value)
+    assert f"and {target} is as it was" in str(caught.value)
+    assert (contents(debian_server, target), databases(debian_server)) == before
+
+
+def test_a_role_without_rights_compares_what_it_restored(
+    engine: Engine, debian_server: Server, target: str, fresh_role: Callable[..., str]
+) -> None:
+    role, source = fresh_role(debian_server, "LOGIN CREATEDB"), f"{target}_source"
+    debian_server.psql(f"CREATE DATABASE {source} OWNER {role}")
+    debian_server.psql(f"SET ROLE {role}; CREATE TABLE t AS SELECT generate_series(1, 10) i", source)
+    engine.take(source)
+    done = restored(engine, target, database=source, login_user=role, compare=True)
+    assert done.to_json()["compared"]["rows"] == 10
+
+
+# --- being killed ---
+
+
+@pytest.fixture
+def large(engine: Engine, target: str) -> str:
+    """A live database that takes a while to restore, and a backup of it."""
+    engine.server.psql(f"CREATE DATABASE {target}")
+    engine.server.psql(
+        "CREATE TABLE t AS SELECT i, md5(i::text) AS v FROM generate_series(1, 700000) i; CREATE INDEX ON t (v)", target
+    )
+    engine.take(target)
+    engine.server.psql("INSERT INTO t VALUES (0, 'since then')", target)
+    return target
+
+
+def unfinished(server: Server) -> list[str]:
+    return [name for name in databases(server) if name.startswith("pgkeep_restore_")]
+
+
+def start_replacing(keeper: Keeper, name: str) -> subprocess.Popen[str]:
+    """Start a restore in place of a live database; return when it has begun to load rows beside it."""
+    running = keeper.start("restore", name, f"--replace={name}", "--sessions=terminate", *keeper.connection)
+
+    def loading() -> bool:
+        copying = "SELECT count(*) FROM pg_stat_activity WHERE datname LIKE 'pgkeep_restore_%' AND query LIKE 'COPY%'"
+        return keeper.server.psql(copying) != "0"
+
+    until(loading, "rows are loaded")
+    return running
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_restore_that_is_ended_leaves_the_live_database_as_it_is(
+    engine: Engine, program: Path, large: str, number: signal.Signals
+) -> None:
+    server, keeper = engine.server, Keeper(program, engine.server, engine.repository)
+    running = start_replacing(keeper, large)
+    os.kill(running.pid, number)
+    done = finish(running)
+    assert done.code == (-number if number == signal.SIGKILL else 128 + number)
+    assert server.psql("SELECT count(*), min(v) FROM t", large) == "700001|00003e3b9e5336685200ae85d21b4f5e"
+    gone = "SELECT count(*) FROM pg_stat_activity WHERE datname LIKE 'pgkeep_restore_%'"
+    until(lambda: server.psql(gone) == "0", "pg_restore has ended as well")
+    left = unfinished(server)
+    assert len(left) == (1 if number == signal.SIGKILL else 0)
+    again = restored(engine, database=large, replace=large, check=True)
+    assert [name for name in left if any(f"DROP DATABASE {name}" in warning for warning in again.warnings)] == left
+    for name in left:
+        server.psql(f"DROP DATABASE {name}")
 
 
 # --- roles ---

@@ -33,6 +33,7 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.proof i
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.restoration import Destination
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.retention import plan
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.statistics import statistics
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.proof import Proof
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.prune import Pruned
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.restore import Restored
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.runbook import Runbook
@@ -70,7 +71,7 @@ BACKUP = Backup(
 )
 PLAN = plan([BACKUP], model.JOB_POLICY, NOW)
 EVIDENCE = Evidence(BACKUP.id, NOW, "host", "0.1.0", True, "18.6", answers=[Answer("SELECT 1", "1", "1", True)])
-EVIDENCE.count(Contents())
+EVIDENCE.compared = Contents().figures()
 
 
 def text(module: str, name: str) -> Any:
@@ -158,7 +159,12 @@ def shape(value: Any, described: Any) -> Any:
         (
             "pg_backup_restore",
             Restored(
-                BACKUP, Destination("shop", "create"), False, (), changes=(Change("role", "shop", "create"),)
+                BACKUP,
+                Destination("shop", "create"),
+                False,
+                (),
+                changes=(Change("role", "shop", "create"),),
+                proof=Proof(Contents().figures(), (), ()),
             ).to_json(),
         ),
         ("pg_backup_verify", Verified((Verification(BACKUP, "restore", "good", evidence=EVIDENCE),), 0).to_json()),

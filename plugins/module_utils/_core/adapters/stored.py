@@ -74,13 +74,12 @@ def read_file(
         unpack = processes.start(stages.decompressor, stdin=file.fileno()) if stages.decompressor else None
         reader = _Reader(processes, stages, progress, script) if stages.reader else None
         content = Content()
-        pass_on = reader.take if reader else script
+        pass_on = reader.take if reader else script or _ignore
 
         def take(data: bytes) -> None:
             progress.bytes += len(data)
             content.see(data)
-            if pass_on:
-                pass_on(data)
+            pass_on(data)
 
         copy(unpack.stdout if unpack else file, take)
         processes.check()
@@ -91,6 +90,10 @@ def read_file(
     if reader:
         reader.finish()
         processes.check()
+
+
+def _ignore(data: bytes) -> None:
+    """Take what nobody wants."""
 
 
 class _Reader:

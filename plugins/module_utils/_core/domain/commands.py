@@ -172,7 +172,8 @@ def pg_restore_read(tool: str, path: str | None = None, output: str = "/dev/null
 
 def pg_dump_script(tool: str, connection: Connection, database: str) -> tuple[str, ...]:
     """Given pg_dump's path and a database, return the command that writes it to stdout as pg_restore would its archive."""
-    return (tool, "--format=plain", f"--dbname={conninfo(connection, database)}", "--no-password")
+    role = [f"--role={connection.session_role}"] if connection.session_role else []
+    return (tool, "--format=plain", f"--dbname={conninfo(connection, database)}", "--no-password", *role)
 
 
 def psql_query(tool: str, connection: Connection, database: str, query: str) -> tuple[str, ...]:

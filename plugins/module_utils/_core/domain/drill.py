@@ -14,7 +14,6 @@ from datetime import datetime
 from typing import Any
 
 from .model import Check
-from .proof import Contents
 from .quantities import iso
 from .restoration import major_of
 
@@ -133,17 +132,6 @@ class Evidence:
         """Given what is wrong with the backup, keep it; the first is what counts."""
         if self.verdict == "good":
             self.verdict, self.problem = verdict, problem
-
-    def count(self, contents: Contents) -> None:
-        """Given the contents that are compared, keep how much that is."""
-        self.compared = {
-            "tables": len(contents.tables),
-            "rows": contents.rows,
-            "bytes": contents.size,
-            "sequences": len(contents.sequences),
-            "large_objects": len(contents.large_objects.numbers),
-            "objects": sum(contents.objects.values()),
-        }
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values: a line of the file of evidence, a part of the module's result."""

@@ -432,6 +432,12 @@ class RestoreOptions:
         choices=("leave", "update"),
     )
     checksum: bool = option("bool", "First compare every byte of the backup with its manifest.", True)
+    compare: bool = option(
+        "bool",
+        "Compare every row, sequence and large object of the restored database with the archive before it takes its"
+        " place, as a drill does. A difference is a failure.",
+        False,
+    )
     analyze: bool = option("bool", "Collect the planner's statistics after restoring.", True)
     deadline: timedelta = option("duration", "How long restoring the archive may take.", "24h")
     bin_dir: str | None = option("path", "Directory of the client programs, instead of looking for them.")

@@ -83,6 +83,17 @@ class Contents:
         """Return the bytes of all rows and large objects."""
         return sum(table.size for table in self.tables.values()) + self.large_objects.size
 
+    def figures(self) -> dict[str, int]:
+        """Return how much it is."""
+        return {
+            "tables": len(self.tables),
+            "rows": self.rows,
+            "bytes": self.size,
+            "sequences": len(self.sequences),
+            "large_objects": len(self.large_objects.numbers),
+            "objects": sum(self.objects.values()),
+        }
+
 
 class _Collector:
     """Takes the statements of a script and fills in contents."""

@@ -122,6 +122,8 @@ def needs(
     if document["format"] == "plain" and _parts(options):
         parts = ", ".join(f"`{name}`" for name in _parts(options))
         found.problems.append(f"a plain dump is restored as it is: leave out {parts}")
+    if options.compare and (options.tables or options.schemas):
+        found.problems.append("only what is restored as a whole can be compared: leave out `compare`")
     size = document["database_size"]
     if target.free is not None and size and target.free < size:
         free = f"the server's disk has {human_size(target.free)} free and the database had {human_size(size)}"

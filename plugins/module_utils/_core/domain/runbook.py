@@ -581,10 +581,14 @@ def _expected(kept: Kept) -> list[str]:
     return [*lines, ""] if lines else []
 
 
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _numbers(compared: Any) -> str:
     """Given what a drill compared, return the numbers in words; "" where there are none that can be believed."""
     if not isinstance(compared, dict):
         return ""
     words = ("tables", "rows", "sequences", "large_objects", "objects")
-    known = [(word, compared[word]) for word in words if type(compared.get(word)) is int]
+    known = [(word, compared[word]) for word in words if _is_count(compared.get(word))]
     return ", ".join(f"{number} {word.replace('_', ' ')}" for word, number in known)

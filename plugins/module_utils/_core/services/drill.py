@@ -5,18 +5,14 @@
 # Note that this module util is **PRIVATE** to the collection.
 """The drill: a backup is restored into a throw-away server, and what is there then is compared with the archive.
 
-    initdb, start -> globals -> restore (as `pgkeep restore` does it) -> pg_dump of the result -> equal? -> checks
-                                   archive -> pg_restore to a script  ---------------------------^
+    initdb, start -> globals -> what `pgkeep restore --compare` does -> checks
 
-The archive is read for the proof while it is restored. Nothing of it is believed: all programs that see it run in the
-sandbox, the server among them.
+Nothing of an archive is believed: all programs that see it run in the sandbox, the server among them.
 """
 
 from __future__ import annotations
 
-import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,10 +21,10 @@ from datetime import datetime, timedelta
 from typing import Any, Callable
 
 from ..adapters import server, throwaway
-from ..adapters.archive import Progress, copy, widen
+from ..adapters.archive import Progress
 from ..adapters.observer import Observer
 from ..adapters.process import Cancellation, Limits, Processes
-from ..adapters.stored import UnreadableError, archive_path, read_script
+from ..adapters.stored import UnreadableError
 from ..adapters.tools import Tools, find_server
 from ..domain import commands
 from ..domain.backups import Backup
@@ -37,20 +33,17 @@ from ..domain.drill import (
     Answer,
     Evidence,
     checks_for,
-    extension_notes,
     host_problem,
-    output_options,
     roles_to_invent,
     wanted_major,
 )
 from ..domain.errors import PgkeepError, ServerError, ToolError
 from ..domain.model import Check, DrillOptions, RestoreOptions
-from ..domain.proof import Contents, collect, differences
 from ..domain.restoration import major_of
-from ..domain.script import ScriptError
 from ..domain.version import VERSION
 from . import globals as cluster
 from .loading import NotRestoredError
+from .proof import DifferentError
 from .restore import Way, restore_backup
 
 Clock = Callable[[], datetime]
@@ -122,20 +115,8 @@ def _stage(evidence: Evidence, name: str) -> Iterator[None]:
 def _drill_database(task: Drill, running: throwaway.Running, evidence: Evidence) -> None:
     with _stage(evidence, "globals"):
         _prepare(task, running, evidence)
-    expected = Contents()
-    attendant = _Attendant(task)
-    with _Reading(task, running, expected) as reading:
-        if not _restore(task, running, evidence, attendant):
-            return
-        attendant.progress.stage = "comparing"
-        try:
-            with _stage(evidence, "compare"):
-                reading.finish()
-                evidence.count(expected)
-                _compare(task, running, expected, evidence)
-        except UnreadableError as error:
-            evidence.found("unreadable", f"the archive cannot be read: {error}")
-            return
+    if not _restore(task, running, evidence):
+        return
     with _stage(evidence, "checks"):
         for check in checks_for(task.options.checks, task.backup.title):
             answer = _ask(task, running, check)
@@ -164,14 +145,15 @@ def _prepare(task: Drill, running: throwaway.Running, evidence: Evidence) -> Non
             session.rows(f"CREATE TABLESPACE {quote_identifier(name)} LOCATION {place}")
 
 
-def _restore(task: Drill, running: throwaway.Running, evidence: Evidence, attendant: _Attendant) -> bool:
-    """Restore as `pgkeep restore` would; return whether that went well. Raise where it is not the backup's fault."""
+def _restore(task: Drill, running: throwaway.Running, evidence: Evidence) -> bool:
+    """Restore as `pgkeep restore --compare` would; return whether that went well. Raise where it is not the backup's fault."""
     tools, database = running.tools, str(task.backup.database)
     options = replace(
         RestoreOptions(),
         replace=database,  # in case it is one that every server has
         sessions="terminate",
         checksum=False,
+        compare=True,
         deadline=task.deadline,
         work_dir=task.options.work_dir,
     )
@@ -183,7 +165,12 @@ def _restore(task: Drill, running: throwaway.Running, evidence: Evidence, attend
         running.prefix((task.backup.path,)),
     )
     try:
-        restored = restore_backup(task.backup, options, way, False, task.clock, task.cancellation, attendant)
+        restored = restore_backup(task.backup, options, way, False, task.clock, task.cancellation, _Attendant(task))
+    except DifferentError as error:
+        evidence.compared = error.proof.compared
+        evidence.warnings += error.proof.notes
+        evidence.found("differs", "; ".join(error.proof.differences))
+        return False
     except (NotRestoredError, UnreadableError) as error:
         _blame_host(error, running)
         verdict = "unreadable" if isinstance(error, UnreadableError) else "unrestorable"
@@ -193,6 +180,7 @@ def _restore(task: Drill, running: throwaway.Running, evidence: Evidence, attend
         _blame_host(error, running)
         raise
     evidence.seconds.update(restored.seconds)
+    evidence.compared = restored.proof.compared if restored.proof else {}
     evidence.warnings += restored.warnings
     return True
 
@@ -209,87 +197,11 @@ class _Attendant(Observer):
     """Shows a drill's restore under the name of its backup; the drill is not over when the restore is."""
 
     def __init__(self, task: Drill) -> None:
-        self._task, self.progress = task, Progress()
+        self._task = task
 
     def started(self, database: str, progress: Progress, tables: int, expected: int | None) -> None:
         """Given a restore that begins, show it."""
-        self.progress = progress
         self._task.observer.started(self._task.backup.id, progress, tables, expected)
-
-
-class _Reading(threading.Thread):
-    """Reads the archive for the proof while it is restored."""
-
-    def __init__(self, task: Drill, running: throwaway.Running, contents: Contents) -> None:
-        super().__init__(name="proof", daemon=True)
-        self._task, self._running, self._script = task, running, collect(contents)
-        self._enough, self._progress = Cancellation(), Progress()
-        self._error: Exception | None = None
-
-    def __enter__(self) -> _Reading:
-        self.start()
-        return self
-
-    def __exit__(self, *_unused: object) -> None:
-        self._enough.cancel(signal.SIGTERM)
-        self.join()
-
-    def run(self) -> None:
-        # The programs end with this thread, so it stays until they have.
-        task, document, tool = self._task, self._task.document, self._running.tools.pg_restore
-        inherit, prefix = (self._running.workspace.inherit,), self._running.prefix((task.backup.path,))
-        try:
-            with Processes(throwaway.ENVIRONMENT, self._enough, inherit, prefix) as programs:
-                programs.limit(task.limits, self._go_on)
-                path = archive_path(task.backup.path, document)
-                read_script(programs, document, path, tool, self._script.feed, self._progress)
-                self._script.end()
-        except Exception as error:  # noqa: BLE001  (whatever it is, `finish` raises it)
-            self._error = error
-
-    def _go_on(self) -> int:
-        self._task.cancellation.check()
-        return self._progress.bytes
-
-    def finish(self) -> None:
-        """Wait for the end; raise UnreadableError where the archive is no good, or what else went wrong."""
-        self.join()
-        if isinstance(self._error, (ScriptError, ToolError)):
-            self._task.cancellation.check()
-            raise UnreadableError(str(self._error)) from None
-        if self._error:
-            raise self._error
-
-
-def _compare(task: Drill, running: throwaway.Running, expected: Contents, evidence: Evidence) -> None:
-    """Given what the archive holds, compare it with the restored database; what differs goes into the evidence."""
-    document, tools = task.document, running.tools
-    found, database = Contents(), str(task.backup.database)
-    script = collect(found)
-    options = output_options(document["properties"])
-    environment = {**throwaway.ENVIRONMENT, **({"PGOPTIONS": options} if options else {})}
-    inherit = (running.workspace.inherit,)
-    with Processes(environment, task.cancellation, inherit, running.prefix()) as programs:
-        dump = programs.start(commands.pg_dump_script(tools.pg_dump, running.connection, database))
-        programs.limit(task.limits, lambda: found.size)
-        widen(dump.stdout)
-        copy(dump.stdout, script.feed)
-        status = dump.wait()
-        programs.check()
-        if status or dump.errors:
-            raise ToolError(f"the restored database cannot be read: {dump.failure(status)}")
-    script.end()
-    different = differences(expected, found, same_version=tools.major == major_of(document["tool_version"]))
-    if expected.inserts:
-        evidence.warnings.append(f"{expected.inserts:,} rows of the dump are INSERT statements, which are not compared")
-    if document["properties"] and not document["partial"]:
-        with server.connect(running.connection, database) as session:
-            extensions = {item["name"]: item["version"] for item in server.database_facts(session).extensions}
-        missing, others = extension_notes(document["properties"]["extensions"], extensions)
-        different += missing
-        evidence.warnings += others
-    if different:
-        evidence.found("differs", "; ".join(different))
 
 
 def _ask(task: Drill, running: throwaway.Running, check: Check) -> Answer:

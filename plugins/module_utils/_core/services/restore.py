@@ -5,7 +5,7 @@
 # Note that this module util is **PRIVATE** to the collection.
 """Restoring a database: look at everything first, restore beside what is there, then put it in place in one step.
 
-    CREATE DATABASE pgkeep_restore_... -> pg_restore -> ANALYZE -> owner, privileges, settings -> ALTER DATABASE RENAME
+    CREATE DATABASE pgkeep_restore_... -> pg_restore -> ANALYZE -> [compare] -> owner, privileges, settings -> RENAME
 
 Whatever fails before the last step, the databases of the server are as they were. Only `fill` writes into a database
 that exists, in one transaction.
@@ -18,7 +18,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -56,6 +56,7 @@ from ..domain.restoration import (
 from ..domain.text import change_lines
 from . import globals as cluster
 from .loading import PARALLEL_FORMATS, Loading, listed, load
+from .proof import DifferentError, Proof, Reading, compare
 
 Clock = Callable[[], datetime]
 _TICK = 0.5  # seconds between two attempts to get the live database for ourselves
@@ -74,6 +75,7 @@ class Restored:
     seconds: Mapping[str, float] = field(default_factory=dict)
     old: str | None = None  # name of the database that was replaced, while it exists
     changes: tuple[Change, ...] = ()  # to roles, tablespaces and what else is not a database's
+    proof: Proof | None = None  # that the contents are equal, where that was asked for
 
     failed = False
     exit_code = DONE
@@ -103,7 +105,7 @@ class Restored:
             if self.old:
                 text += f" (kept as {self.old})"
         took = "" if self.check else f" in {sum(self.seconds.values()):.1f} s"
-        return text + took
+        return text + took + (f", {self.proof.compared['rows']:,} rows compared" if self.proof else "")
 
     @property
     def diff(self) -> dict[str, str]:
@@ -128,6 +130,7 @@ class Restored:
             "old": self.old,
             "command": list(self.command),
             "changes": [change.to_json() for change in self.changes],
+            "compared": self.proof.compared if self.proof else None,
             "seconds": {stage: round(taken, 3) for stage, taken in self.seconds.items()},
         }
 
@@ -375,14 +378,14 @@ def _restore(plan: Plan, warnings: Sequence[str], observer: Observer) -> Restore
                 cluster.apply(session, plan.roles)
         if plan.where.action == "fill":
             old = None
-            command = _load(plan, name, progress, seconds, notes)
+            command, proof = _load(plan, name, progress, seconds, notes)
         else:
-            old, command = _beside(plan, progress, seconds, notes)
+            old, command, proof = _beside(plan, progress, seconds, notes)
     except PgkeepError as error:
         observer.finished(Outcome(name, "database", "failed", str(error)))
         raise
     changes = plan.roles.changes if plan.roles else ()
-    result = Restored(plan.backup, plan.where, False, tuple(notes), command, seconds, old, changes)
+    result = Restored(plan.backup, plan.where, False, tuple(notes), command, seconds, old, changes, proof)
     observer.finished(Outcome(name, "database", "done", result.message, result.warnings))
     return result
 
@@ -404,9 +407,9 @@ def _check_bytes(plan: Plan) -> None:
 
 def _beside(
     plan: Plan, progress: Progress, seconds: dict[str, float], notes: list[str]
-) -> tuple[str | None, tuple[str, ...]]:
+) -> tuple[str | None, tuple[str, ...], Proof | None]:
     """Given a plan, restore into a database of a temporary name and rename that; return the name under which a
-    replaced one is kept, and the command.
+    replaced one is kept, the command and the proof.
     """
     temporary = TEMPORARY_PREFIX + secrets.token_hex(8)
     with server.connect(plan.connection, plan.maintenance, writable=True) as session:
@@ -418,7 +421,7 @@ def _beside(
             marker = f"pgkeep: restore of {plan.backup.id}, process {os.getpid()} on {socket.gethostname()}"
             quoted = quote_identifier(temporary)
             session.rows(f"COMMENT ON DATABASE {quoted} IS {quote_literal(marker)}")
-            command = _load(plan, temporary, progress, seconds, notes)
+            command, proof = _load(plan, temporary, progress, seconds, notes)
             with _stage(seconds, "swap"):
                 _finish(session, plan, temporary)
                 plan.cancellation.check()
@@ -433,7 +436,7 @@ def _beside(
                 old = None
             except ServerError as error:
                 notes.append(f"the replaced database stays as {old}: {error}")
-    return old, command
+    return old, command, proof
 
 
 def _drop(session: server.Session, temporary: str) -> None:
@@ -485,24 +488,37 @@ def _put_in_place(session: server.Session, plan: Plan, temporary: str) -> None:
 
 def _load(
     plan: Plan, database: str, progress: Progress, seconds: dict[str, float], notes: list[str]
-) -> tuple[str, ...]:
-    """Given a plan and an empty database, restore the archive into it and look at the result; return the command."""
-    progress.stage = "restoring"
-    with _stage(seconds, "restore"), _schemas(plan, database):
+) -> tuple[tuple[str, ...], Proof | None]:
+    """Given a plan and an empty database, restore the archive into it and look at the result; return the command and
+    the proof.
+    """
+    with Reading(plan.loading) if plan.options.compare else nullcontext() as reading:
+        progress.stage = "restoring"
         try:
-            command = load(plan.loading, database, progress, notes)
+            with _stage(seconds, "restore"), _schemas(plan, database):
+                command = load(plan.loading, database, progress, notes)
+            if plan.options.analyze:
+                progress.stage = "analyzing"
+                with _stage(seconds, "analyze"), server.connect(plan.connection, database, writable=True) as session:
+                    session.rows("ANALYZE")
+            proof = None
+            if reading:
+                progress.stage = "comparing"
+                with _stage(seconds, "compare"):
+                    proof = compare(plan.loading, database, reading.finish())
         except (ToolError, UnreadableError) as error:
             text = f"{plan.backup.id} could not be restored, {_untouched(plan)}: {error}"
             raise type(error)(text) from None
-    if plan.options.analyze:
-        progress.stage = "analyzing"
-        with _stage(seconds, "analyze"), server.connect(plan.connection, database, writable=True) as session:
-            session.rows("ANALYZE")
-    notes += _missing(plan, database)
-    return command
+    if proof and proof.differences:
+        text = f"{plan.backup.id} was restored, and is not what the archive holds, {_untouched(plan)}"
+        raise DifferentError(f"{text}: {'; '.join(proof.differences)}", proof)
+    notes += (*(proof.notes if proof else ()), *_missing(plan, database))
+    return command, proof
 
 
 def _untouched(plan: Plan) -> str:
+    if plan.where.action == "fill" and plan.options.compare:
+        return f"and {plan.where.name} may be full"  # what is compared is there already
     return "and nothing is left of it" if plan.where.action == "create" else f"and {plan.where.name} is as it was"
 
 
