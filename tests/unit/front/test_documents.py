@@ -40,7 +40,7 @@ def test_what_a_drill_protects_against_is_written_as_the_drill_says_it(sandboxed
 def test_every_key_of_the_evidence_is_in_the_table() -> None:
     now = datetime(2025, 11, 5, 14, 30, tzinfo=timezone.utc)
     evidence = Evidence("main/shop/shop_2025-11-05_14-30-00", now, "host", "0.1.0", True, "18.6")
-    evidence.count(Contents())
+    evidence.compared = Contents().figures()
     document = evidence.to_json()
     (table,) = re.findall(r"^\| key \| \|$.*?\n\n", DOCUMENTS["docs/drill.md"], re.MULTILINE | re.DOTALL)
     written = set(re.findall("`([a-z_]+)`", table))
