@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The playbook that restores, run as people run it: what it shows, what it refuses, and what is there afterwards."""
+"""Playbooks, run as people run them: what they show, what they refuse, and what is there afterwards."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.listing import listing
 
 from tests.integration.samples import Engine, contents, make_sample
 from tests.keeper import ROOT
@@ -30,8 +31,16 @@ class Playbook:
         self.directory, self.server = directory, server
         self.engine = Engine(server, directory / "repository")
 
-    def run(self, *arguments: str, hosts: tuple[str, ...] = ("db1",), code: int = 0, **variables: Any) -> str:
-        """Given more arguments, hosts and the variables of a run, run it; return what it printed."""
+    def run(
+        self,
+        *arguments: str,
+        hosts: tuple[str, ...] = ("db1",),
+        code: int = 0,
+        name: str = "restore",
+        inventory: dict[str, Any] | None = None,
+        **variables: Any,
+    ) -> str:
+        """Given more arguments, hosts, variables of the inventory and of a run, run it; return what it printed."""
         connection = {
             "login_unix_socket": str(self.server.socket_dir),
             "login_port": self.server.port,
@@ -43,9 +52,10 @@ class Playbook:
             "ansible_become": False,
             "pgkeep_repository": str(self.engine.repository),
             "pgkeep_connection": connection,
+            **(inventory or {}),
         }
-        inventory = {"all": {"hosts": dict.fromkeys(hosts), "vars": known}}
-        (self.directory / "inventory.json").write_text(json.dumps(inventory))
+        written = {"all": {"hosts": dict.fromkeys(hosts), "vars": known}}
+        (self.directory / "inventory.json").write_text(json.dumps(written))
         environment = {
             **os.environ,
             "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache" / "collections"),
@@ -53,7 +63,7 @@ class Playbook:
             "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default",
         }
         program = Path(sys.executable).with_name("ansible-playbook")
-        command = [program, "-i", self.directory / "inventory.json", ROOT / "playbooks/restore.yml", *arguments]
+        command = [program, "-i", self.directory / "inventory.json", ROOT / f"playbooks/{name}.yml", *arguments]
         command += ["-e", json.dumps(variables)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stdout + done.stderr
@@ -132,3 +142,13 @@ def test_roles_and_tablespaces(playbook: Playbook) -> None:
     planned = playbook.run("--check", "--diff", database="@globals")
     assert "1 of 1 hosts without failures" in planned
     assert "globals_" in planned
+
+
+def test_options_of_the_inventory_count_where_a_run_says_nothing_else(playbook: Playbook) -> None:
+    """The playbook `backup`, whose `omit` once took the inventory's options away."""
+    options = {"pgkeep_options": {"databases": [playbook.database], "label": "inventory", "globals": False}}
+    playbook.run(name="backup", inventory=options)
+    playbook.run(name="backup", inventory=options, label="run", databases="postgres")
+    found = listing({"repository": str(playbook.engine.repository)}, False, playbook.engine.clock).backups
+    assert [(item.title, item.label) for item in found[:2]] == [("postgres", "run"), (playbook.database, "inventory")]
+    assert len(found) == 5
