@@ -19,7 +19,7 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Callable
@@ -101,30 +101,51 @@ def _orphans(path: str) -> list[int]:
         or _process_start(pid) == owner.get("process_start")
     ):
         return []
-    lock = os.stat(path)
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
+    return [number for number in holders(path) if _name(number) in _CHILDREN]
+
+
+def _name(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as comm:
+            return comm.read().strip()
+    except OSError:
+        return ""  # gone in the meantime
+
+
+def holders(path: str) -> list[int]:
+    """Given a file, return the processes besides us that have it open; nobody's where there is no such file."""
+    try:
+        file = os.lstat(path)
+    except OSError:
+        return []
+    return [
+        int(name)
+        for name in filter(str.isdigit, os.listdir("/proc"))
+        if int(name) != os.getpid() and _has_open(name, file)
+    ]
+
+
+def _has_open(process: str, file: os.stat_result) -> bool:
+    try:
+        descriptors = os.listdir(f"/proc/{process}/fd")
+        return any(os.path.samestat(os.stat(f"/proc/{process}/fd/{number}"), file) for number in descriptors)
+    except OSError:
+        return False  # gone, or somebody else's
+
+
+def kill(processes: Sequence[int]) -> None:
+    """Given processes, end them at once."""
+    for pid in processes:
         try:
-            with open(f"/proc/{name}/comm", encoding="utf-8", errors="replace") as comm:
-                if comm.read().strip() not in _CHILDREN:
-                    continue
-            for fd in os.listdir(f"/proc/{name}/fd"):
-                if os.path.samestat(os.stat(f"/proc/{name}/fd/{fd}"), lock):
-                    found.append(int(name))
-                    break
+            os.kill(pid, signal.SIGKILL)
         except OSError:
-            continue  # gone, or somebody else's
-    return found
+            pass  # gone in the meantime
 
 
 def _end_orphans(path: str) -> bool:
     """Given a lock file, end the processes that a dead run left with it; return whether there were any."""
     orphans = _orphans(path)
-    for pid in orphans:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except OSError:
-            pass  # gone in the meantime
+    kill(orphans)
     return bool(orphans)
 
 

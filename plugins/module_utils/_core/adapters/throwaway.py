@@ -29,6 +29,7 @@ from typing import Callable
 from ..domain.errors import ConfigurationError, PgkeepError, ServerError, SpaceError, ToolError
 from ..domain.model import Connection
 from ..domain.sandbox import SYSTEM, bwrap_command
+from . import lock
 from .files import remove_tree
 from .process import SEARCH_PATH, Cancellation, Process, Processes
 from .server import HAS_PSYCOPG2, connect
@@ -222,38 +223,14 @@ def _remove(path: str) -> None:
         raise ToolError(f"the drill's directory {path} cannot be removed ({error}): remove it") from None
 
 
-def _holders(path: str) -> list[int]:
-    """Given a drill's directory, return the processes besides us that inherited it."""
-    try:
-        lock = os.lstat(os.path.join(path, _PROGRAMS))
-    except OSError:
-        return []
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        if int(name) == os.getpid():
-            continue
-        try:
-            for fd in os.listdir(f"/proc/{name}/fd"):
-                if os.path.samestat(os.stat(f"/proc/{name}/fd/{fd}"), lock):
-                    found.append(int(name))
-                    break
-        except OSError:
-            continue  # gone, or somebody else's
-    return found
-
-
 def _end_programs(path: str) -> list[int]:
     """Given a drill's directory, end every process that inherited it; return those that do not end."""
     until = time.monotonic() + _GRACE
     while True:
-        holders = _holders(path)
-        if not holders or time.monotonic() > until:
-            return holders
-        for pid in holders:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except OSError:
-                pass  # gone in the meantime
+        left = lock.holders(os.path.join(path, _PROGRAMS))
+        if not left or time.monotonic() > until:
+            return left
+        lock.kill(left)
         time.sleep(_TICK)
 
 
@@ -279,8 +256,8 @@ def _sweep(path: str) -> str:
     except OSError:
         return ""  # gone in the meantime, or none of ours
     try:
-        lock = os.fstat(fd)
-        if not stat.S_ISREG(lock.st_mode) or lock.st_uid != os.geteuid():
+        own = os.fstat(fd)
+        if not stat.S_ISREG(own.st_mode) or own.st_uid != os.geteuid():
             return ""
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 from ..domain.commands import FIRST_CLIENT_WITH_METHODS
 from ..domain.compression import LEVELS
@@ -44,6 +45,35 @@ class Tools:
         """Return the version as numbers, for comparison."""
         return tuple(int(part) for part in re.findall(r"[0-9]+", self.version.split(" ")[0]))
 
+    @property
+    def psql(self) -> str:
+        """Return the path of the psql beside them; only server programs are known to have one."""
+        return os.path.join(os.path.dirname(self.pg_restore), "psql")
+
+
+AnyTools = TypeVar("AnyTools", bound=Tools)
+
+
+def _nearest(usable: Sequence[AnyTools]) -> AnyTools:
+    """Given programs of several versions, return the newest ones of the oldest major version."""
+    major = min(tools.major for tools in usable)
+    return max((tools for tools in usable if tools.major == major), key=lambda tools: tools.number)
+
+
+def _missing(paths: Sequence[str]) -> list[str]:
+    return [path for path in paths if not os.access(path, os.X_OK) or os.path.isdir(path)]
+
+
+def _version_of(program: str, strict: bool) -> tuple[int, str] | None:
+    """Given a program's path, return its major version, and the version as it prints it; None, or ToolError when
+    strict, where it does not say.
+    """
+    _status, said = _ask((program, "--version"))
+    match = re.match(rf"{os.path.basename(program)} \(PostgreSQL\) (([0-9]+)\S*( \(.*\))?)", said)
+    if not match and strict:
+        raise ToolError(f"{program} --version does not say its version: {said.strip()[:200]!r}")
+    return (int(match.group(2)), match.group(1)) if match else None
+
 
 def default_directories(path: str | None = None) -> tuple[str, ...]:
     """Given a PATH (None: our own), return where client programs may be, as patterns, in the order of preference."""
@@ -61,8 +91,7 @@ def find(server_version_num: int, bin_dir: str | None = None, search: Sequence[s
     found = _all(bin_dir, search)
     usable = [tools for tools in found if tools.major >= wanted]
     if usable:
-        nearest = min(tools.major for tools in usable)
-        return max((tools for tools in usable if tools.major == nearest), key=lambda tools: tools.number)
+        return _nearest(usable)
     if not found:
         raise ToolError(f"pg_dump was not found: {package}, or set bin_dir to where it is")
     last = max(found, key=lambda tools: tools.number)
@@ -92,7 +121,7 @@ def _all(bin_dir: str | None, search: Sequence[str] | None) -> list[Tools]:
 def _look(directory: str, strict: bool) -> Tools | None:
     """Given a directory, return the programs in it; None, or ToolError when strict, where one of them is missing."""
     paths = [os.path.join(directory, program) for program in PROGRAMS]
-    missing = [path for path in paths if not os.access(path, os.X_OK) or os.path.isdir(path)]
+    missing = _missing(paths)
     wrapped = [path for path in paths if os.path.basename(os.path.realpath(path)) == _WRAPPER]
     if missing or wrapped:
         if strict and missing:
@@ -101,13 +130,8 @@ def _look(directory: str, strict: bool) -> Tools | None:
             place = VERSIONED[0].replace("*", "VERSION")
             raise ToolError(f"bin_dir is {directory!r}, which has only Debian's pg_wrapper: set it to {place}")
         return None
-    _status, said = _ask((paths[0], "--version"))
-    match = re.match(r"pg_dump \(PostgreSQL\) (([0-9]+)\S*( \(.*\))?)", said)
-    if not match:
-        if strict:
-            raise ToolError(f"{paths[0]} --version does not say its version: {said.strip()[:200]!r}")
-        return None
-    return Tools(int(match.group(2)), match.group(1), *paths)
+    version = _version_of(paths[0], strict)
+    return Tools(*version, *paths) if version else None
 
 
 def inside_methods(tools: Tools, methods: Iterable[str] = ("zstd", "gzip", "lz4")) -> frozenset[str]:
@@ -162,23 +186,16 @@ _LIBRARY = re.compile(r" => (/.*) \(0x[0-9a-f]+\)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class ServerTools:
-    """One set of server programs with the client programs beside them."""
+class ServerTools(Tools):
+    """One set of server programs with the client programs beside them; the version is that of postgres."""
 
-    major: int
-    version: str  # as postgres prints it: "15.18 (Debian 15.18-0+deb12u1)"
-    directory: str
     initdb: str
     postgres: str
-    psql: str
-    pg_dump: str
-    pg_dumpall: str
-    pg_restore: str
 
     @property
-    def number(self) -> tuple[int, ...]:
-        """Return the version as numbers, for comparison."""
-        return tuple(int(part) for part in re.findall(r"[0-9]+", self.version.split(" ")[0]))
+    def directory(self) -> str:
+        """Return where they are."""
+        return os.path.dirname(self.postgres)
 
 
 def find_server(
@@ -190,8 +207,7 @@ def find_server(
     found = _all_servers(bin_dir, search)
     usable = [tools for tools in found if tools.major == major or (newer and tools.major > major)]
     if usable:
-        nearest = min(tools.major for tools in usable)
-        return max((tools for tools in usable if tools.major == nearest), key=lambda tools: tools.number)
+        return _nearest(usable)
     place = f"in {bin_dir}" if bin_dir else "on this host"
     there = ", ".join(str(number) for number in sorted({tools.major for tools in found}))
     raise ToolError(
@@ -212,8 +228,8 @@ def _all_servers(bin_dir: str | None, search: Sequence[str] | None) -> list[Serv
 def _look_for_server(directory: str, strict: bool) -> ServerTools | None:
     """Given a directory, return the programs in it; None, or ToolError when strict, where one of them is missing."""
     real = os.path.realpath(directory)  # a sandbox shows real places alone
-    paths = [os.path.join(real, program) for program in SERVER_PROGRAMS]
-    missing = [path for path in paths if not os.access(path, os.X_OK) or os.path.isdir(path)]
+    paths = {program: os.path.join(real, program) for program in SERVER_PROGRAMS}
+    missing = _missing(list(paths.values()))
     if missing:
         if strict:
             raise ToolError(
@@ -221,13 +237,9 @@ def _look_for_server(directory: str, strict: bool) -> ServerTools | None:
                 f" server are, such as {VERSIONED[0].replace('*', 'VERSION')}, or omit it"
             )
         return None
-    _status, said = _ask((paths[1], "--version"))
-    match = re.match(r"postgres \(PostgreSQL\) (([0-9]+)\S*( \(.*\))?)", said)
-    if not match:
-        if strict:
-            raise ToolError(f"{paths[1]} --version does not say its version: {said.strip()[:200]!r}")
-        return None
-    return ServerTools(int(match.group(2)), match.group(1), real, *paths)
+    version = _version_of(paths["postgres"], strict)
+    clients = (paths[program] for program in PROGRAMS)
+    return ServerTools(*version, *clients, paths["initdb"], paths["postgres"]) if version else None
 
 
 @lru_cache(maxsize=8)

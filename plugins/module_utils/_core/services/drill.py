@@ -25,7 +25,7 @@ from ..adapters.archive import Progress
 from ..adapters.observer import Observer
 from ..adapters.process import Cancellation, Limits, Processes
 from ..adapters.stored import UnreadableError
-from ..adapters.tools import Tools, find_server
+from ..adapters.tools import find_server
 from ..domain import commands
 from ..domain.backups import Backup
 from ..domain.database_sql import quote_identifier, quote_literal
@@ -147,7 +147,7 @@ def _prepare(task: Drill, running: throwaway.Running, evidence: Evidence) -> Non
 
 def _restore(task: Drill, running: throwaway.Running, evidence: Evidence) -> bool:
     """Restore as `pgkeep restore --compare` would; return whether that went well. Raise where it is not the backup's fault."""
-    tools, database = running.tools, str(task.backup.database)
+    database = str(task.backup.database)
     options = replace(
         RestoreOptions(),
         replace=database,  # in case it is one that every server has
@@ -159,7 +159,7 @@ def _restore(task: Drill, running: throwaway.Running, evidence: Evidence) -> boo
     )
     way = Way(
         running.connection,
-        Tools(tools.major, tools.version, tools.pg_dump, tools.pg_dumpall, tools.pg_restore),
+        running.tools,
         throwaway.ENVIRONMENT,
         (running.workspace.inherit,),  # never a directory's descriptor: it leads out of the sandbox
         running.prefix((task.backup.path,)),

@@ -54,15 +54,10 @@ class Loading:
     prefix: tuple[str, ...]  # what every program is run with
     cancellation: Cancellation
 
-    @property
-    def psql(self) -> str:
-        """Return the path of the psql that belongs to pg_restore."""
-        return os.path.join(os.path.dirname(self.client.pg_restore), "psql")
-
     def command(self, database: str, path: str | None, use_list: str | None = None) -> tuple[str, ...]:
         """Given the database to restore into and the archive (None: stdin), return the command that restores."""
         if self.document["format"] == "plain":
-            return commands.psql_into(self.psql, self.connection, database, one_transaction=self.alone)
+            return commands.psql_into(self.client.psql, self.connection, database, one_transaction=self.alone)
         jobs, tool = self.jobs if path else 1, self.client.pg_restore
         return commands.pg_restore_into(
             tool, self.connection, database, self.options, jobs, path, use_list, one_transaction=self.alone

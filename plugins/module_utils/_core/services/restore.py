@@ -350,8 +350,8 @@ def _look_into(path: str, loading: Loading) -> tuple[list[str], list[str]]:
     """
     document, options = loading.document, loading.options
     if document["format"] == "plain":
-        there = os.access(loading.psql, os.X_OK)
-        return [] if there else [f"{loading.psql} is missing: install postgresql-client"], []
+        there = os.access(loading.client.psql, os.X_OK)
+        return [] if there else [f"{loading.client.psql} is missing: install postgresql-client"], []
     try:
         listing = listed(loading)
     except ToolError as error:
