@@ -228,8 +228,8 @@ def _all_servers(bin_dir: str | None, search: Sequence[str] | None) -> list[Serv
 def _look_for_server(directory: str, strict: bool) -> ServerTools | None:
     """Given a directory, return the programs in it; None, or ToolError when strict, where one of them is missing."""
     real = os.path.realpath(directory)  # a sandbox shows real places alone
-    paths = {program: os.path.join(real, program) for program in SERVER_PROGRAMS}
-    missing = _missing(list(paths.values()))
+    paths = [os.path.join(real, program) for program in SERVER_PROGRAMS]
+    missing = _missing(paths)
     if missing:
         if strict:
             raise ToolError(
@@ -237,9 +237,9 @@ def _look_for_server(directory: str, strict: bool) -> ServerTools | None:
                 f" server are, such as {VERSIONED[0].replace('*', 'VERSION')}, or omit it"
             )
         return None
-    version = _version_of(paths["postgres"], strict)
-    clients = (paths[program] for program in PROGRAMS)
-    return ServerTools(*version, *clients, paths["initdb"], paths["postgres"]) if version else None
+    initdb, postgres, _psql, pg_dump, pg_dumpall, pg_restore = paths
+    version = _version_of(postgres, strict)
+    return ServerTools(*version, pg_dump, pg_dumpall, pg_restore, initdb, postgres) if version else None
 
 
 @lru_cache(maxsize=8)
