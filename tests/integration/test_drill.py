@@ -32,6 +32,7 @@ from tests.keeper import Keeper, finish, until
 from tests.postgres import EMBEDDED, Server, find_installation, quote_identifier
 
 FreshDatabase = Callable[..., str]
+pytestmark = pytest.mark.needs_programs("bwrap")
 
 
 WORK = Path("/tmp") / f"pgkeep-drills-{os.getpid()}"  # short, as a socket's path may have 107 characters at most

@@ -185,6 +185,8 @@ def both(
     program: Path, debian_server: Server, samples: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, tuple[dict[str, Any], Done, Path, Path]]]:
     """What the module and the command made of each case, each in a repository of its own."""
+    if not shutil.which("bwrap"):
+        pytest.skip("needs bwrap, which is not installed")
     directory = tmp_path_factory.mktemp("fronts")
     keeper = Keeper(program, debian_server, directory / "command")
     place = directory / "module"

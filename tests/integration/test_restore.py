@@ -308,6 +308,7 @@ def test_the_plan_says_whether_the_old_one_is_kept(engine: Engine, debian_server
     assert len(dropped.diff["after"].splitlines()) == 1
 
 
+@pytest.mark.needs_programs("bwrap")
 def test_who_names_a_backup_gets_it_although_a_check_found_something(
     engine: Engine, database: str, target: str
 ) -> None:
