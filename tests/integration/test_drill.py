@@ -343,6 +343,20 @@ def test_a_full_disk_of_the_drill_is_not_held_against_the_backup(
         subprocess.run(["umount", str(work)], check=True)
 
 
+def test_many_roles_are_drilled(tmp_path: Path) -> None:
+    """More of them than a pipe holds."""
+    installation = find_installation("debian")
+    assert installation
+    with Server(installation) as own:
+        own.psql(
+            "DO $$ BEGIN FOR i IN 1 .. 1500 LOOP EXECUTE format('CREATE ROLE role_%s PASSWORD %L', i, i); END LOOP; END $$"
+        )
+        engine = Engine(own, tmp_path / "repository")
+        engine.take("postgres", globals=True)
+        done = drilled(engine, databases=["@globals"])
+        assert [(item.verdict, item.problem) for item in done.verifications] == [("good", "")]
+
+
 # --- hostile dumps ---
 
 

@@ -21,6 +21,7 @@ from typing import Any, Callable
 from ..domain.errors import RepositoryError, SpaceError
 
 CHUNK = 1024 * 1024
+NEW_PREFIX = ".new-"  # of a file that is about to take another's place
 _CREATE = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SYNC_EVERY = 32 * 1024 * 1024  # bytes; small enough that the last fsync has little left to do
 
@@ -86,7 +87,7 @@ def write_new(path: str, data: bytes) -> None:
 def replace(path: str, data: bytes, unique: str) -> None:
     """Given a path, replace the file there atomically and durably; `unique` names the temporary file beside it."""
     directory = os.path.dirname(path)
-    temporary = os.path.join(directory, ".new-" + unique)
+    temporary = os.path.join(directory, NEW_PREFIX + unique)
     try:
         write_new(temporary, data)
         os.rename(temporary, path)

@@ -286,6 +286,18 @@ def _close(pipe: IO[bytes]) -> None:
         pass  # a reader that has ended
 
 
+def read_up_to(pipe: IO[bytes], limit: int) -> bytes:
+    """Given a pipe and a number of bytes, return what comes out of it, up to that many; more stays in it."""
+    pieces: list[bytes] = []
+    while limit > 0:
+        piece = pipe.read(limit)  # unbuffered: what is there now
+        if not piece:
+            break
+        pieces.append(piece)
+        limit -= len(piece)
+    return b"".join(pieces)
+
+
 def memory_file(name: str, content: bytes) -> int:
     """Given a name and a secret, return the descriptor of an unnamed file (0600) that holds it.
 

@@ -86,6 +86,9 @@ def change(path: str, changed: Callable[[State], State], unique: str) -> State:
     try:
         _lock(fd, fcntl.LOCK_EX)
         state = changed(read_state(path))
+        for name in os.listdir(path):
+            if name.startswith(files.NEW_PREFIX):  # we have the lock: whoever wrote it was killed
+                os.unlink(os.path.join(path, name))
         files.replace(os.path.join(path, naming.STATE_NAME), serialize(state_document(state)), unique)
         return state
     finally:

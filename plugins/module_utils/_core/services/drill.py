@@ -23,7 +23,7 @@ from typing import Any, Callable
 from ..adapters import server, throwaway
 from ..adapters.archive import Progress
 from ..adapters.observer import Observer
-from ..adapters.process import Cancellation, Limits, Processes
+from ..adapters.process import Cancellation, Limits, Processes, read_up_to
 from ..adapters.stored import UnreadableError
 from ..adapters.tools import find_server
 from ..domain import commands
@@ -174,7 +174,7 @@ def _restore(task: Drill, running: throwaway.Running, evidence: Evidence) -> boo
     except (NotRestoredError, UnreadableError) as error:
         _blame_host(error, running)
         verdict = "unreadable" if isinstance(error, UnreadableError) else "unrestorable"
-        evidence.found(verdict, str(error))
+        evidence.found(verdict, str(error).partition(": ")[2])  # without what became of the database
         return False
     except PgkeepError as error:
         _blame_host(error, running)
@@ -211,7 +211,7 @@ def _ask(task: Drill, running: throwaway.Running, check: Check) -> Answer:
     with Processes(throwaway.ENVIRONMENT, task.cancellation, inherit, running.prefix()) as programs:
         asking = programs.start(command)
         programs.limit(task.limits, lambda: 0)
-        said = asking.stdout.read(_LONGEST_ANSWER).decode(errors="backslashreplace").rstrip("\n")
+        said = read_up_to(asking.stdout, _LONGEST_ANSWER).decode(errors="backslashreplace").rstrip("\n")
         asking.stdout.close()
         status = asking.wait()
         programs.check()
@@ -256,7 +256,7 @@ def _globals_of(task: Drill, running: throwaway.Running) -> bytes:
     with Processes(throwaway.ENVIRONMENT, task.cancellation, inherit, running.prefix()) as programs:
         dumping = programs.start(command)
         programs.limit(task.limits, lambda: 0)
-        script = dumping.stdout.read(_LONGEST_GLOBALS)
+        script = read_up_to(dumping.stdout, _LONGEST_GLOBALS)
         dumping.check()
         programs.check()
     return script

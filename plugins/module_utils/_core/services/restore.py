@@ -294,11 +294,11 @@ def restore_backup(
     with server.connect(way.connection) as session:
         facts, entries = server.server_facts(session), server.databases(session)
         where = destination(str(backup.database), options, entries, clock())
-        target = server.target_facts(session, where.name)
         leftovers = [name for (name,) in session.rows(server_sql.LEFTOVERS)]
+        if where.action == "skip":
+            return Restored(backup, where, check, _left(leftovers))
+        target = server.target_facts(session, where.name)
         roles = _missing_roles(session, missing_roles(document["properties"], target), globals_script)
-    if where.action == "skip":
-        return Restored(backup, where, check, _left(leftovers))
     if where.action == "fill":
         target = replace(target, objects=_objects(way.connection, where.name))
     owner = next((entry.owner for entry in entries if entry.name == where.name), None)

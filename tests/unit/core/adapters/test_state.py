@@ -154,13 +154,19 @@ def test_a_change_is_written_and_the_rest_stays(backup: Path) -> None:
     assert (backup / STATE_NAME).stat().st_mode & 0o777 == 0o600
 
 
+def test_what_a_killed_change_left_goes_with_the_next_one(backup: Path) -> None:
+    (backup / ".new-0123456789abcdef").write_text("half of a st")
+    state.change(str(backup), lambda known: replace(known, pin=Pin("why")), "x")
+    assert sorted(path.name for path in backup.iterdir()) == [MANIFEST_NAME, STATE_NAME]
+
+
 def test_a_change_that_fails_leaves_the_state_as_it_was(backup: Path) -> None:
     state.change(str(backup), lambda known: replace(known, pin=Pin("why")), "1")
     before = (backup / STATE_NAME).read_bytes()
     with pytest.raises(ZeroDivisionError):
         state.change(str(backup), lambda known: replace(known, copies=("a" * (1 // 0),)), "2")
-    (backup / ".new-3").write_text("in the way")
-    with pytest.raises(FileExistsError):
+    (backup / ".new-3").mkdir()
+    with pytest.raises(IsADirectoryError):
         state.change(str(backup), lambda known: State(), "3")
     assert (backup / STATE_NAME).read_bytes() == before
 
