@@ -304,6 +304,22 @@ def test_what_the_host_lacks_is_said_and_not_held_against_the_backup(
     assert evidence.read(str(Path(taken.path).parent)) == []
 
 
+def test_extensions_and_locales_that_the_host_lacks_are_named(engine: Engine, fresh_database: FreshDatabase) -> None:
+    taken = engine.take_one(fresh_database(engine.server))
+    path, document = Path(taken.path, "manifest.json"), manifest(taken)
+    document["properties"]["extensions"] += [{"name": "no_such", "version": "1", "schema": "public"}]
+    path.write_text(json.dumps(document))
+    done = drilled_one(engine)
+    assert done.verdict == "error"
+    assert "extensions cannot be created: no_such: install their packages on the server" in done.problem
+    document["properties"]["extensions"].pop()
+    document["properties"].update(collate="xx_YY.UTF-8", ctype="xx_YY.UTF-8")
+    path.write_text(json.dumps(document))
+    done = drilled_one(engine)
+    assert done.verdict == "error"
+    assert "install or generate that locale on this host" in done.problem
+
+
 def test_an_extension_that_has_to_be_preloaded_is(debian_server: Server, tmp_path: Path) -> None:
     installation = find_installation("debian")
     assert installation

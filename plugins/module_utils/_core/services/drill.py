@@ -257,6 +257,7 @@ def _globals_of(task: Drill, running: throwaway.Running) -> bytes:
         dumping = programs.start(command)
         programs.limit(task.limits, lambda: 0)
         script = read_up_to(dumping.stdout, _LONGEST_GLOBALS)
+        dumping.stdout.close()  # or one that has more to say would wait for ever
         dumping.check()
         programs.check()
     return script
