@@ -29,6 +29,7 @@ _BEGIN = re.compile(rb"(?<![A-Za-z0-9_$\x80-\xff.])BEGIN\s+\Z", re.IGNORECASE)
 _LONGEST_BEGIN = 32  # bytes, with the blanks behind it
 _QUOTE = ord("'")
 _BLANK = b" \t\r\n"
+_END_OF_ROWS = b"\\."
 _STRING_END = re.compile(rb"['\\]")
 _COMMENT_EDGE = re.compile(rb"/\*|\*/")
 _OLD_STRINGS = re.compile(rb"SET standard_conforming_strings = (on|off);")
@@ -80,20 +81,20 @@ class Script:
             self._row.append(data)
             return None
         block = b"".join((*self._row, data)) if self._row else data
-        self._row = []
-        if block.startswith(b"\\.\n"):
+        rows = block.split(b"\n")
+        rest = rows.pop()
+        self._row = [rest] if rest else []
+        after = None
+        if _END_OF_ROWS in rows:  # to look among the rows costs a tenth of a search through all bytes
+            end = rows.index(_END_OF_ROWS)
+            after = block[sum(map(len, rows[: end + 1])) + end + 1 :]
+            del rows[end:]
+            self._row = []
+        if self._rows and rows:
+            self._rows(rows)
+        if after is not None:
             self._rows = None
-            return block[3:]
-        end = block.find(b"\n\\.\n")
-        last = end if end >= 0 else block.rfind(b"\n")
-        if self._rows:
-            self._rows(block[:last].split(b"\n"))
-        if end >= 0:
-            self._rows = None
-            return block[end + 4 :]
-        if last + 1 < len(block):
-            self._row.append(block[last + 1 :])
-        return None
+        return after
 
     # --- statements ---
 
