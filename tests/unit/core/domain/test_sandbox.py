@@ -108,7 +108,7 @@ def test_at_one_place_the_one_that_shows_more_wins() -> None:
 
 
 def test_as_root_the_programs_believe_to_be_somebody_else() -> None:
-    argv = bwrap_command("bwrap", (), (), (), 1000, 1001, "/work/passwd")
+    argv = bwrap_command("bwrap", (), (), (), 1000, 1001, "/drill/passwd")
     assert argv[argv.index("--uid") + 1] == "1000"
     assert argv[argv.index("--gid") + 1] == "1001"
     assert "--unshare-user" in argv, "without it a failure to make the namespace would be passed over"
