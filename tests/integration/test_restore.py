@@ -322,6 +322,22 @@ def test_who_names_a_backup_gets_it_although_a_check_found_something(
     assert any("failed its verification" in warning for warning in named.warnings)
 
 
+def test_autovacuum_is_no_session(tmp_path: Path) -> None:
+    """It makes way for a rename by itself."""
+    installation = find_installation(DEBIAN)
+    assert installation
+    slowly = {"autovacuum_naptime": "1s", "autovacuum_vacuum_cost_delay": "100ms", "autovacuum_vacuum_cost_limit": "1"}
+    with Server(installation, settings=slowly) as own:
+        engine = Engine(own, tmp_path / "repository")
+        own.psql("CREATE DATABASE shop")
+        own.psql("CREATE TABLE t AS SELECT i FROM generate_series(1, 200000) i; UPDATE t SET i = i + 1", "shop")
+        engine.take("shop")
+        working = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'shop' AND backend_type = 'autovacuum worker'"
+        until(lambda: own.psql(working) != "0", "autovacuum is at work")
+        assert restored(engine, database="shop", replace="shop", check=True).where.action == "replace"
+        assert restored(engine, database="shop", replace="shop").changed
+
+
 # --- compared before it takes its place ---
 
 

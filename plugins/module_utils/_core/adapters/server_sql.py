@@ -195,7 +195,8 @@ SELECT (SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_use
              WHERE NOT v.superuser OR v.trusted
                    OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)),
        ARRAY(SELECT spcname::text FROM pg_tablespace),
-       (SELECT count(*) FROM pg_stat_activity WHERE datname = %(database)s AND pid <> pg_backend_pid())
+       (SELECT count(*) FROM pg_stat_activity WHERE datname = %(database)s AND pid <> pg_backend_pid()
+                                                    AND backend_type IS DISTINCT FROM 'autovacuum worker')
 """
 
 # Of a role that may not know it there is no row.
