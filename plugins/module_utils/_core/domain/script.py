@@ -30,6 +30,7 @@ _LONGEST_BEGIN = 32  # bytes, with the blanks behind it
 _QUOTE = ord("'")
 _BLANK = b" \t\r\n"
 _END_OF_ROWS = b"\\."
+_SOON = _PIECE = 32 * 1024  # bytes
 _STRING_END = re.compile(rb"['\\]")
 _COMMENT_EDGE = re.compile(rb"/\*|\*/")
 _OLD_STRINGS = re.compile(rb"SET standard_conforming_strings = (on|off);")
@@ -55,12 +56,20 @@ class Script:
         self._expected: Rows | None = None  # rows that begin on the next line
         self._rows: Rows | None = None  # rows that we are among
         self._row: list[bytes] = []  # pieces of an unfinished row
+        self._first = False  # none of these rows was seen yet
 
     def feed(self, data: bytes) -> None:
         """Given the next piece of the script, pass on the statements and rows that end in it."""
         rest: bytes | None = data
         while rest is not None:
-            rest = self._feed_rows(rest) if self._rows else self._feed_text(rest)
+            if self._rows:
+                rest = self._feed_rows(rest)
+            elif len(rest) > _PIECE:  # what is left of it is copied at each statement that rows follow
+                for start in range(0, len(rest), _PIECE):
+                    self.feed(rest[start : start + _PIECE])
+                return
+            else:
+                rest = self._feed_text(rest)
 
     def end(self) -> None:
         """The script is over; raise ScriptError where it cannot be."""
@@ -81,15 +90,19 @@ class Script:
             self._row.append(data)
             return None
         block = b"".join((*self._row, data)) if self._row else data
-        rows = block.split(b"\n")
-        rest = rows.pop()
-        self._row = [rest] if rest else []
-        after = None
-        if _END_OF_ROWS in rows:  # to look among the rows costs a tenth of a search through all bytes
-            end = rows.index(_END_OF_ROWS)
-            after = block[sum(map(len, rows[: end + 1])) + end + 1 :]
-            del rows[end:]
-            self._row = []
+        rows, after = _small(block) if self._first else None, None
+        self._first, self._row = False, []
+        if rows is not None:
+            after = block[sum(map(len, rows)) + len(rows) + len(_END_OF_ROWS) + 1 :]
+        else:
+            rows = block.split(b"\n")
+            rest = rows.pop()
+            if _END_OF_ROWS in rows:  # to look among the rows costs a tenth of a search through all bytes
+                end = rows.index(_END_OF_ROWS)
+                after = block[sum(map(len, rows[: end + 1])) + end + 1 :]
+                del rows[end:]
+            elif rest:
+                self._row = [rest]
         if self._rows and rows:
             self._rows(rows)
         if after is not None:
@@ -109,7 +122,7 @@ class Script:
             return None
         rest = bytes(self._text[line_end + 1 :])
         self._text.clear()
-        self._rows, self._expected = self._expected, None
+        self._rows, self._expected, self._first = self._expected, None, True
         return rest
 
     def _leave(self, at: int) -> bool:
@@ -225,6 +238,16 @@ class Script:
                 self._comment(line)
             return self._leave(0)
         return self._leave(end + 1)
+
+
+def _small(block: bytes) -> list[bytes] | None:
+    """Given what begins with a table's rows, return these where they end soon, else None. A piece of a script may hold
+    the rows of a thousand tables, and must not be cut into rows for each of them.
+    """
+    if block.startswith(_END_OF_ROWS + b"\n"):
+        return []
+    end = block.find(b"\n" + _END_OF_ROWS + b"\n", 0, _SOON)
+    return block[:end].split(b"\n") if end >= 0 else None
 
 
 def statements(script: bytes) -> list[bytes]:
