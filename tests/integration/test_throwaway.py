@@ -135,7 +135,7 @@ def refusal(work_dir: Path, kind: type[PgkeepError], **more: Any) -> str:
 @pytest.mark.parametrize("source", [DEBIAN, CELERP, EMBEDDED])
 def test_a_server_starts_answers_and_is_gone(work_dir: Path, source: str, sandbox: bool) -> None:
     with a_server(work_dir, source, sandbox=sandbox) as running:
-        assert running.version.split()[0] == ask(running, "SHOW server_version").split()[0]
+        assert running.tools.version.split()[0] == ask(running, "SHOW server_version").split()[0]
         assert ask(running, "SHOW server_encoding") == "UTF8"
         running.check()
         (place,) = work_dir.iterdir()

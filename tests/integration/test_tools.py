@@ -198,10 +198,10 @@ def test_a_directory_behind_a_link_is_named_as_it_really_is(tmp_path: Path) -> N
 @pytest.mark.parametrize(("source", "major"), SERVERS)
 def test_the_libraries_of_programs_are_found_where_the_loader_finds_them(source: str, major: int) -> None:
     programs = tools.find_server(major, str(installation(source).bindir))
-    directories = tools.library_directories((programs.psql, programs.postgres))
+    directories = tools.loaded_from((programs.psql, programs.postgres))
     names = [name for directory in directories for name in os.listdir(directory)]
     assert [name for name in names if name.startswith("libpq")]
-    assert tools.library_directories(("/nothing",)) == []
+    assert tools.loaded_from(("/nothing",)) == []
 
 
 def test_the_newest_client_is_the_newest_of_all(tmp_path: Path) -> None:

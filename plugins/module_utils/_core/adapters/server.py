@@ -27,7 +27,7 @@ from ..domain import patterns
 from ..domain.commands import check_password, conninfo
 from ..domain.database_sql import quote_identifier, setting_values
 from ..domain.errors import ConfigurationError, ServerError
-from ..domain.facts import DatabaseEntry, DatabaseFacts, Obstacles, ServerFacts
+from ..domain.facts import OUTPUT_SETTINGS, DatabaseEntry, DatabaseFacts, Obstacles, ServerFacts
 from ..domain.globals import Globals, GlobalsFacts, Membership, Privilege, Role, Tablespace
 from ..domain.model import Connection, DumpOptions
 from ..domain.restoration import TargetFacts
@@ -224,7 +224,7 @@ def database_facts(session: Session) -> DatabaseFacts:
         extensions=_dictionaries(session.rows(sql.EXTENSIONS), ("name", "version", "schema")),
         roles=tuple(name for (name,) in session.rows(sql.ROLES)),
         tablespaces=tuple(name for (name,) in session.rows(sql.TABLESPACES)),
-        output_settings=dict(zip(sql.OUTPUT_SETTINGS, session.row(sql.OUTPUT))),
+        output_settings=dict(zip(OUTPUT_SETTINGS, session.row(sql.OUTPUT))),
         **dict(zip(("tables", "relations", "large_objects", "subscriptions"), counts)),
         **facts,
     )

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from ..domain.facts import OUTPUT_SETTINGS
+
 # session_user counts for CONNECT: the role to switch to is only switched to afterwards.
 _CONNECT = "has_database_privilege(session_user, d.oid, 'CONNECT')"
 
@@ -98,7 +100,6 @@ WHERE t.oid IN (SELECT dattablespace FROM pg_database WHERE datname = current_da
 ORDER BY t.spcname::text COLLATE "C"
 """
 
-OUTPUT_SETTINGS = ("TimeZone", "bytea_output", "lc_monetary")
 OUTPUT = f"SELECT {', '.join(f'current_setting({name!r})' for name in OUTPUT_SETTINGS)}"
 
 _OURS = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"

@@ -33,7 +33,7 @@ from . import lock
 from .files import remove_tree
 from .process import SEARCH_PATH, Cancellation, Process, Processes
 from .server import HAS_PSYCOPG2, connect
-from .tools import ServerTools, library_directories, usage
+from .tools import ServerTools, loaded_from, usage
 
 PREFIX = "pgkeep-drill-"
 ENVIRONMENT = {"PATH": SEARCH_PATH, "HOME": "/", "LC_ALL": "C", "LANGUAGE": "C", "TZ": "UTC"}
@@ -112,11 +112,6 @@ class Running:
     workspace: Workspace
     confinement: Confinement
     process: Process
-
-    @property
-    def version(self) -> str:
-        """Return the server's version as it prints it."""
-        return self.tools.version
 
     def log_tail(self, lines: int = 20) -> str:
         """Given a number of lines, return the last of the server's log."""
@@ -371,7 +366,7 @@ def _installation(tools: ServerTools | None) -> list[str]:
         return []
     root = os.path.dirname(tools.directory)
     paths = [tools.directory, *(os.path.join(root, name) for name in ("lib", "lib64", "share"))]
-    paths += library_directories((tools.initdb, tools.postgres, tools.psql))
+    paths += loaded_from((tools.initdb, tools.postgres, tools.psql))
     return [path for path in paths if os.path.isdir(path) and not path.startswith(tuple(f"{top}/" for top in SYSTEM))]
 
 

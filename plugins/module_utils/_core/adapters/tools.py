@@ -243,7 +243,7 @@ def _look_for_server(directory: str, strict: bool) -> ServerTools | None:
 
 
 @lru_cache(maxsize=8)
-def library_directories(programs: tuple[str, ...]) -> list[str]:
+def loaded_from(programs: tuple[str, ...]) -> list[str]:
     """Given programs, return the directories of the shared libraries that the loader finds for them."""
     ldd = shutil.which("ldd", path=SEARCH_PATH)
     said = "".join(_ask((ldd, program))[1] for program in programs) if ldd else ""

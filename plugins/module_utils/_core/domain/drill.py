@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from .facts import OUTPUT_SETTINGS
 from .model import Check
 from .quantities import iso
 from .restoration import major_of
 
 # Stages that a real recovery has as well; their seconds are the time to expect.
 _RECOVERY = ("globals", "create", "restore", "analyze", "swap")
-_SETTINGS = ("TimeZone", "bytea_output", "lc_monetary")  # of the manifest, which may be anybody's, only these count
 _ALWAYS_THERE = frozenset(("postgres",))
 
 # A refusal that is the host's fault and says nothing about the backup, and what to do.
@@ -56,7 +56,8 @@ def wanted_major(document: Mapping[str, Any]) -> tuple[int | None, bool]:
 def output_options(properties: Mapping[str, Any] | None) -> str:
     """Given the recorded properties, return libpq's options that let a server write values as the backup's did."""
     settings = (properties or {}).get("output_settings") or {}
-    chosen = {name: settings[name] for name in _SETTINGS if isinstance(settings.get(name), str)}
+    # The manifest may be anybody's: only these count.
+    chosen = {name: settings[name] for name in OUTPUT_SETTINGS if isinstance(settings.get(name), str)}
     return " ".join(f"-c {name}={_escaped(value)}" for name, value in chosen.items())
 
 

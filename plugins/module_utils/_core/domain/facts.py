@@ -11,6 +11,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+# What decides how values are written as text, and pg_dump does not set itself.
+OUTPUT_SETTINGS = ("TimeZone", "bytea_output", "lc_monetary")
+
 
 @dataclass(frozen=True)
 class ServerFacts:
@@ -73,7 +76,7 @@ class DatabaseFacts:
     large_objects: int
     subscriptions: int
     size: int
-    output_settings: dict[str, str]  # what decides how values are written as text, and pg_dump does not set itself
+    output_settings: dict[str, str]  # OUTPUT_SETTINGS
 
 
 def properties(facts: DatabaseFacts) -> dict[str, Any]:

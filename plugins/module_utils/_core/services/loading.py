@@ -54,6 +54,11 @@ class Loading:
     prefix: tuple[str, ...]  # what every program is run with
     cancellation: Cancellation
 
+    @property
+    def limits(self) -> Limits:
+        """Return how long one program may take; a restore can be silent for as long."""
+        return Limits(self.options.deadline, self.options.deadline)
+
     def command(self, database: str, path: str | None, use_list: str | None = None) -> tuple[str, ...]:
         """Given the database to restore into and the archive (None: stdin), return the command that restores."""
         if self.document["format"] == "plain":
@@ -71,7 +76,7 @@ class Loading:
 def listed(loading: Loading) -> str:
     """Given an archive, return pg_restore's list of what is in it; raise ToolError. It is not read any further."""
     with loading.programs() as processes:
-        processes.limit(Limits(loading.options.deadline, loading.options.deadline), lambda: 0)
+        processes.limit(loading.limits, lambda: 0)
         unpacking = decompressor(loading.document)
         if not unpacking:
             lister = processes.start(commands.pg_restore_list(loading.client.pg_restore, loading.archive))
@@ -92,7 +97,7 @@ def load(loading: Loading, database: str, progress: Progress, notes: list[str]) 
     Raise UnreadableError where the archive is no good, NotRestoredError where the server refuses it, ToolError,
     Interrupted or OSError. What a person should know is added to the notes.
     """
-    document, limits = loading.document, Limits(loading.options.deadline, loading.options.deadline)
+    document, limits = loading.document, loading.limits
     with _wanted(loading) as use_list, loading.programs(*_some(use_list)) as processes:
         processes.limit(limits, lambda: progress.bytes + progress.tables)
         if not decompressor(document) and document["format"] in PARALLEL_FORMATS:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from ..adapters import server
 from ..adapters.archive import Progress, copy, widen
-from ..adapters.process import Cancellation, Limits, Processes
+from ..adapters.process import Cancellation, Processes
 from ..adapters.stored import UnreadableError, read_script
 from ..domain import commands
 from ..domain.drill import extension_notes, output_options
@@ -68,11 +68,11 @@ class Reading(threading.Thread):
 
     def run(self) -> None:
         """Read it all; what goes wrong is kept for `finish`."""
-        loading, deadline = self._loading, self._loading.options.deadline
+        loading = self._loading
         try:
             # The programs end with this thread, so it stays until they have.
             with Processes(loading.environment, self._enough, loading.inherit, loading.prefix) as programs:
-                programs.limit(Limits(deadline, deadline), self._go_on)
+                programs.limit(loading.limits, self._go_on)
                 tool = loading.client.pg_restore
                 read_script(programs, loading.document, loading.archive, tool, self._script.feed, self._progress)
                 self._script.end()
@@ -118,12 +118,12 @@ def compare(loading: Loading, database: str, expected: Contents) -> Proof:
 
 def _contents(loading: Loading, database: str) -> Contents:
     found = Contents()
-    script, deadline = collect(found), loading.options.deadline
+    script = collect(found)
     options = output_options(loading.document["properties"])
     environment = {**loading.environment, **({"PGOPTIONS": options} if options else {})}
     with Processes(environment, loading.cancellation, loading.inherit, loading.prefix) as programs:
         dump = programs.start(commands.pg_dump_script(loading.client.pg_dump, loading.connection, database))
-        programs.limit(Limits(deadline, deadline), lambda: found.size)
+        programs.limit(loading.limits, lambda: found.size)
         widen(dump.stdout)
         copy(dump.stdout, script.feed)
         status = dump.wait()

@@ -204,7 +204,7 @@ def _verify(backup: Backup, work: _Work) -> Verification:
         raise
     except (PgkeepError, OSError) as error:
         # Nothing is known about the backup then: a missing tool must not spoil it.
-        text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        text = f"{error.filename or backup.path}: {error.strerror}" if isinstance(error, OSError) else str(error)
         done = Verification(backup, level, "error", text, time.monotonic() - begin)
     else:
         failure = Failure(at, level, kind, problem) if problem else None
