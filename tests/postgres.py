@@ -213,13 +213,16 @@ class Server:
         if result.returncode != 0:
             shutil.rmtree(self.data_dir, ignore_errors=True)
             raise ServerFailure(f"initdb of PostgreSQL {self.major} failed: {result.stderr.strip()}")
+        self._configure(self._settings)
+
+    def _configure(self, settings: Mapping[str, str]) -> None:
         place = {
             "listen_addresses": "127.0.0.1" if self.tcp else "",
             "port": str(self.port),
             "unix_socket_directories": str(self.socket_dir),
         }
         with (self.data_dir / "postgresql.conf").open("a") as configuration:
-            for key, value in {**self._settings, **place}.items():
+            for key, value in {**settings, **place}.items():
                 configuration.write("{} = '{}'\n".format(key, value.replace("'", "''")))
 
     def _wait_until_ready(self) -> None:
@@ -237,6 +240,52 @@ class Server:
 
     def _log_end(self) -> str:
         return "".join(self.log_file.read_text(errors="replace").splitlines(keepends=True)[-20:])
+
+
+class Standby(Server):
+    """A standby that streams from a running server, under a name; hot, and eager to cancel what is in replay's way."""
+
+    def __init__(self, primary: Server, name: str, *, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__(Installation(primary.major, primary.bindir, primary.source))
+        self.primary, self.name = primary, name
+        self.password = primary.password
+        self._settings = {
+            "cluster_name": name,
+            "primary_conninfo": f"{primary.conninfo()} application_name={name}",
+            "max_standby_streaming_delay": "0",
+            "wal_receiver_status_interval": "1s",
+            "wal_retrieve_retry_interval": "100ms",
+            **(settings or {}),
+        }
+
+    def catch_up(self) -> None:
+        """Wait until all is replayed that the primary has done so far."""
+        goal = self.primary.psql("SELECT pg_current_wal_lsn()")
+        self.wait_for(f"SELECT pg_last_wal_replay_lsn() >= '{goal}'")
+
+    def wait_for(self, condition: str) -> None:
+        """Wait until a query returns true; raise ServerFailure where it never does."""
+        deadline = time.monotonic() + _PATIENCE
+        while self.psql(condition) != "t":
+            if time.monotonic() > deadline:
+                raise ServerFailure(f"this never came true on the standby: {condition}\n{self._log_end()}")
+            time.sleep(0.05)
+
+    def _initialise(self) -> None:
+        user = _ordinary_user()
+        user.own(self.socket_dir)
+        copy = user.run(
+            (), str(self.bindir / "pg_basebackup"), "--pgdata", str(self.data_dir), "--dbname", self.primary.conninfo(),
+            "--checkpoint=fast", "--wal-method=stream", "--no-sync",
+        )  # fmt: skip
+        result = subprocess.run(copy, env=_environment(), cwd="/", capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            shutil.rmtree(self.data_dir, ignore_errors=True)
+            raise ServerFailure(f"pg_basebackup of PostgreSQL {self.major} failed: {result.stderr.strip()}")
+        signal_file = self.data_dir / "standby.signal"
+        signal_file.touch()
+        user.own(signal_file)
+        self._configure(self._settings)
 
 
 class _OrdinaryUser:

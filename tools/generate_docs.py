@@ -24,7 +24,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "plugins" / "module_utils"))
 
-from _core.domain import manifest, model, schema  # noqa: E402
+from _core.domain import configuration, history, manifest, model, schema  # noqa: E402
 
 HEADER = """\
 # Copyright: pgkeep contributors
@@ -36,12 +36,13 @@ HEADER = """\
 FRAGMENTS = (
     model.Connection,
     model.Repository,
-    model.Location,
+    model.Instance,
     model.Scope,
     model.Filter,
     model.Selection,
     model.DumpOptions,
     model.RunOptions,
+    model.StandbyOptions,
     model.Policy,
     model.ListingOptions,
     model.PruneOptions,
@@ -50,8 +51,14 @@ FRAGMENTS = (
     model.Choice,
     model.RestoreOptions,
     model.RunbookOptions,
+    model.FromJob,
+    model.StatusOptions,
+    configuration.Configuration,
 )
-ANSIBLE_TYPES = {"duration": "str", "size": "str", "time": "str", "password": "str", "checks": "list"}
+ANSIBLE_TYPES = {
+    "duration": "str", "size": "str", "time": "str", "password": "str", "checks": "list",
+    "job": "dict", "jobs": "list", "passwords": "list",
+}  # fmt: skip
 
 
 def fragment_name(cls: type) -> str:
@@ -59,21 +66,21 @@ def fragment_name(cls: type) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
 
 
-def ansible_markup(text: str, option: model.Option, siblings: dict[str, model.Option]) -> str:
+def ansible_markup(text: str, option: model.Option, siblings: dict[str, model.Option], parent: str = "") -> str:
     """Given a help text with `code` in it, return it in Ansible's markup."""
 
     def replace(match: re.Match[str]) -> str:
         word = match.group(1)
         if word in option.choices:
             return f"V({word})"
-        return f"O({word})" if word in siblings else f"C({word})"
+        return f"O({parent}{word})" if word in siblings else f"C({word})"
 
     return re.sub("`([^`]+)`", replace, text)
 
 
-def documented(option: model.Option, siblings: dict[str, model.Option]) -> dict[str, Any]:
+def documented(option: model.Option, siblings: dict[str, model.Option], parent: str = "") -> dict[str, Any]:
     """Given an option and those of its class, return its entry in a module's DOCUMENTATION."""
-    entry: dict[str, Any] = {"description": [ansible_markup(option.help, option, siblings)]}
+    entry: dict[str, Any] = {"description": [ansible_markup(option.help, option, siblings, parent)]}
     entry["type"] = ANSIBLE_TYPES.get(option.kind, option.kind)
     if option.kind == "list":
         entry["elements"] = "str"
@@ -89,6 +96,37 @@ def documented(option: model.Option, siblings: dict[str, model.Option]) -> dict[
     return entry
 
 
+def nested(name: str, option: model.Option, siblings: dict[str, model.Option]) -> dict[str, Any]:
+    """Given an option and its name, return its entry, with those of the options inside it."""
+    entry = documented(option, siblings)
+    if option.kind in configuration.NESTED:
+        complete, partial = configuration.NESTED[option.kind]
+        parent = f"{name}[]." if entry["type"] == "list" else f"{name}."
+        entry["suboptions"] = {}
+        for cls in (*complete, *partial):
+            inner = model.options_of(cls)
+            for key, item in inner.items():
+                written = documented(item, inner, parent)
+                entry["suboptions"][key] = as_written(item, written) if cls in partial else written
+        if entry["type"] == "list":
+            entry["elements"] = "dict"
+    return entry
+
+
+def as_written(option: model.Option, entry: dict[str, Any]) -> dict[str, Any]:
+    """Given an option and its entry, return the entry for a place where only what is said is written down."""
+    default = option.default if isinstance(option.default, str) else json.dumps(option.default)
+    shown = "" if option.default in (None, "", (), False) else f" Default: V({default})."
+    result = {key: value for key, value in entry.items() if key not in ("default", "required")}
+    result["description"] = [entry["description"][0] + shown]
+    if result["type"] == "path":
+        result["type"] = "str"
+    for name, inner in result.get("suboptions", {}).items():
+        result["suboptions"][name] = as_written(model.options_of(model.Check)[name], inner)
+        result["suboptions"][name].update({"required": True} if inner.get("required") else {})
+    return result
+
+
 class Indented(yaml.SafeDumper):
     """YAML as people write it: lists are indented below their key."""
 
@@ -99,7 +137,7 @@ class Indented(yaml.SafeDumper):
 def fragment(cls: type) -> str:
     """Given a class of the model, return the text of its doc fragment."""
     options = model.options_of(cls)
-    document = {"options": {name: documented(option, options) for name, option in options.items()}}
+    document = {"options": {name: nested(name, option, options) for name, option in options.items()}}
     text = yaml.dump(document, Dumper=Indented, sort_keys=False, width=110, allow_unicode=True)
     body = f'class ModuleDocFragment:\n    DOCUMENTATION = r"""\n{text}"""\n'
     return f"{HEADER}\nfrom __future__ import annotations\n\n\n{body}"
@@ -129,6 +167,43 @@ def module_table() -> str:
     return "\n".join(rows)
 
 
+def role_table() -> str:
+    """Return a table of the roles and what each is for."""
+    rows = ["| Role | Purpose |", "| --- | --- |"]
+    roles = sorted((ROOT / "roles").iterdir())
+    rows += [
+        f"| [`{role.name}`](roles/{role.name}/README.md) | {role_spec(role)['short_description']} |" for role in roles
+    ]
+    return "\n".join(rows)
+
+
+def variable_table(role: Path) -> str:
+    """Given a role, return a table of its variables."""
+    rows = ["| Variable | Type | Default | Meaning |", "| --- | --- | --- | --- |"]
+    rows += variable_rows(role_spec(role)["options"])
+    return "\n".join(rows)
+
+
+def role_spec(role: Path) -> dict[str, Any]:
+    """Given a role, return the specification of its entry point."""
+    specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())
+    main: dict[str, Any] = specs["argument_specs"]["main"]
+    return main
+
+
+def variable_rows(options: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Given variables of a role, or parts of one, return their rows."""
+    for name, option in options.items():
+        text = option["description"]
+        text = text if isinstance(text, str) else " ".join(text)
+        text += f" One of {', '.join(f'`{choice}`' for choice in option['choices'])}." if "choices" in option else ""
+        text = re.sub(r"[CVO]\((.*?)\)", r"`\1`", text).replace("|", r"\|")
+        default = "**required**" if option.get("required") else ""
+        default = f"`{json.dumps(option['default'])}`" if "default" in option else default
+        yield f"| `{prefix}{name}` | {option['type']} | {default} | {text} |"
+        yield from variable_rows(option.get("options", {}), f"{prefix}{name}[].")
+
+
 def between_markers(path: Path, name: str, body: str) -> Iterator[tuple[Path, str]]:
     """Given a page that may have the two markers of that name, return it with the body between them."""
     if path.exists():
@@ -141,9 +216,13 @@ def generated() -> Iterator[tuple[Path, str]]:
     """Return every generated file with its text."""
     for cls in FRAGMENTS:
         yield ROOT / "plugins" / "doc_fragments" / f"{fragment_name(cls)}.py", fragment(cls)
-    for name, document in (("job", schema.job_schema()), ("manifest", manifest.json_schema())):
+    schemas = {"job": schema.job_schema(), "manifest": manifest.json_schema(), "history": history.json_schema()}
+    for name, document in schemas.items():
         yield ROOT / "docs" / f"{name}.schema.json", json.dumps(document, indent=2) + "\n"
     yield from between_markers(ROOT / "README.md", "modules", module_table())
+    yield from between_markers(ROOT / "README.md", "roles", role_table())
+    for role in sorted((ROOT / "roles").iterdir()):
+        yield from between_markers(role / "README.md", "variables", variable_table(role))
     yield from between_markers(ROOT / "docs" / "configuration.md", "options", option_table())
 
 

@@ -10,11 +10,6 @@ from __future__ import annotations
 class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
-  repository:
-    description:
-      - Directory of the repository. Created with mode 0700 if its parent exists.
-    type: path
-    required: true
   database:
     description:
       - Name of the database as it was backed up.

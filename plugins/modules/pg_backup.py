@@ -17,6 +17,7 @@ description:
     earlier backup.
   - One database that fails does not stop the others. The task then fails, and the result lists each of them.
   - This module takes backups only. Old ones are removed by M(pgkeep.backup.pg_backup_prune).
+  - With O(job) it takes the backups that the job of that name on the host takes.
 requirements:
   - Python 3.9 or newer on the host
   - psycopg2 on the host
@@ -24,11 +25,13 @@ requirements:
 extends_documentation_fragment:
   - pgkeep.backup.attributes
   - pgkeep.backup.attributes.action_group
+  - pgkeep.backup.from_job
   - pgkeep.backup.connection
-  - pgkeep.backup.location
+  - pgkeep.backup.instance
   - pgkeep.backup.selection
   - pgkeep.backup.dump_options
   - pgkeep.backup.run_options
+  - pgkeep.backup.standby_options
 attributes:
   check_mode:
     support: full
@@ -67,6 +70,12 @@ EXAMPLES = r"""
     max_age: 20h
   become: true
   become_user: postgres
+
+- name: Before a deployment, what the job main of the host backs up every night
+  pgkeep.backup.pg_backup:
+    job: main
+    label: before-deployment
+  become: true
 
 - name: Keep a backup from before the upgrade, whatever retention says
   pgkeep.backup.pg_backup:
@@ -127,6 +136,15 @@ EXAMPLES = r"""
       - audit.*
     role_passwords: never
     label: for-developers
+
+- name: On every host of a cluster, a backup of the standby named second, and of the primary where that is gone
+  pgkeep.backup.pg_backup:
+    repository: /var/backups/postgresql
+    run_on: prefer_standby
+    standby_name: second
+    max_lag: 10m
+  become: true
+  become_user: postgres
 
 - name: A large server in the background
   pgkeep.backup.pg_backup:
@@ -369,6 +387,13 @@ vanished_databases:
   elements: str
   returned: always
   sample: [shop_old]
+for_another_server:
+  description:
+    - Why the run is for another server than this one (O(run_on), O(standby_name)), so that no backup was taken.
+    - Empty where it is for this one.
+  type: str
+  returned: always
+  sample: this server is a standby, and run_on is primary
 skipped_databases:
   description: Databases that were left alone, each with the reason.
   type: list
@@ -391,15 +416,20 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._ansible.run import 
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.model import (
     Connection,
     DumpOptions,
-    Location,
+    FromJob,
+    Instance,
     RunOptions,
     Selection,
+    StandbyOptions,
 )
-from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.backup import backup
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.named_job import backup
 
 
 def main() -> None:
-    run(backup, Connection, Location, Selection, DumpOptions, RunOptions)
+    run(
+        backup, Connection, Instance, Selection, DumpOptions, RunOptions, StandbyOptions, FromJob,
+        required_one_of=[("repository", "job")],
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -17,12 +17,14 @@ description:
     a backup are never deleted. A backup that lies in the future is left alone.
   - A policy without any rule is an error. It never means to delete everything.
   - Partial backups are counted on their own, so that the dump of one table never pushes a full one out.
+  - With O(job) it prunes what the job of that name on the host prunes, by its policy, and no other job's backups. A job
+    without any rule keeps the newest 10 backups of a database, as long as they are not older than 30 days.
 requirements:
   - Python 3.9 or newer on the host
 extends_documentation_fragment:
   - pgkeep.backup.attributes
   - pgkeep.backup.attributes.action_group
-  - pgkeep.backup.repository
+  - pgkeep.backup.from_job
   - pgkeep.backup.scope
   - pgkeep.backup.policy
   - pgkeep.backup.prune_options
@@ -88,6 +90,10 @@ EXAMPLES = r"""
     keep_daily: 14
     require_copies: 2
     max_deletions: 20
+
+- name: What the job main of the host prunes, now
+  pgkeep.backup.pg_backup_prune:
+    job: main
 
 - name: Wait for a backup that is just being taken
   pgkeep.backup.pg_backup_prune:
@@ -183,16 +189,16 @@ failures:
 
 from ansible_collections.pgkeep.backup.plugins.module_utils._ansible.run import run
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.model import (
+    FromJob,
     Policy,
     PruneOptions,
-    Repository,
     Scope,
 )
-from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.prune import prune
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.named_job import prune
 
 
 def main() -> None:
-    run(prune, Repository, Scope, Policy, PruneOptions)
+    run(prune, Scope, Policy, PruneOptions, FromJob, required_one_of=[("repository", "job")])
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ extends_documentation_fragment:
   - pgkeep.backup.attributes
   - pgkeep.backup.attributes.action_group
   - pgkeep.backup.connection
+  - pgkeep.backup.from_job
   - pgkeep.backup.choice
   - pgkeep.backup.restore_options
 attributes:
@@ -118,6 +119,12 @@ EXAMPLES = r"""
     repository: /srv/copies/db1
     database: shop
     if_exists: skip
+
+- name: From the backups of a job of this host, into the server that the job backs up
+  pgkeep.backup.pg_backup_restore:
+    job: main
+    database: shop
+    target: shop_restored
 
 - name: A database together with the roles that it needs
   pgkeep.backup.pg_backup_restore:
@@ -409,12 +416,17 @@ compared:
 """
 
 from ansible_collections.pgkeep.backup.plugins.module_utils._ansible.run import run
-from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.model import Choice, Connection, RestoreOptions
-from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.restore import restore
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.model import (
+    Choice,
+    Connection,
+    FromJob,
+    RestoreOptions,
+)
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.named_job import restore
 
 
 def main() -> None:
-    run(restore, Connection, Choice, RestoreOptions)
+    run(restore, Connection, Choice, RestoreOptions, FromJob, required_one_of=[("repository", "job")])
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ description:
   - The evidence of each drill is also kept in the file C(drills.jsonl) beside the backups of the database, and outlives
     them.
   - The task fails where a backup is no good, after all of them were verified.
+  - With O(job) it verifies the backups of the databases that the job of that name on the host is for, in its
+    repository and instance. Of its other options only those of drills count here.
 requirements:
   - Python 3.9 or newer on the host
   - pg_restore of the version that took the backup, or newer, for O(level=archive)
@@ -28,7 +30,7 @@ requirements:
 extends_documentation_fragment:
   - pgkeep.backup.attributes
   - pgkeep.backup.attributes.action_group
-  - pgkeep.backup.repository
+  - pgkeep.backup.from_job
   - pgkeep.backup.filter
   - pgkeep.backup.verify_options
   - pgkeep.backup.drill_options
@@ -57,6 +59,12 @@ EXAMPLES = r"""
 - name: Read all backups to the end
   pgkeep.backup.pg_backup_verify:
     repository: /var/backups/postgresql
+
+- name: A drill of the job main of the host, now
+  pgkeep.backup.pg_backup_verify:
+    job: main
+    level: restore
+    latest: true
 
 - name: The newest backup of each database, every byte
   pgkeep.backup.pg_backup_verify:
@@ -336,14 +344,14 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._ansible.run import 
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.model import (
     DrillOptions,
     Filter,
-    Repository,
+    FromJob,
     VerifyOptions,
 )
-from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.verify import verify
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.named_job import verify
 
 
 def main() -> None:
-    run(verify, Repository, Filter, VerifyOptions, DrillOptions)
+    run(verify, Filter, VerifyOptions, DrillOptions, FromJob, required_one_of=[("repository", "job")])
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ CASES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("some that fail", "pg_backup", {"databases": ["missing", "sample"], "exclude_tables": ["no_such"]}),
     ("databases by pattern", "pg_backup", {"include": ["samp.*", "nothing"], "exclude": ["post.*"], "globals": False,
                                            "compression": "none", "format": "tar", "role_passwords": "never"}),
+    ("one for another server", "pg_backup", {**SAMPLE, "run_on": "standby"}),
     ("what cannot be meant", "pg_backup", {**SAMPLE, "jobs": 4, "pin_until": "2099-01-01"}),
     ("a value that is none", "pg_backup", {**SAMPLE, "max_age": "soon"}),
     ("a list", "pg_backup_info", {}),
@@ -331,8 +332,8 @@ def test_a_module_that_runs_as_root_works_as_the_owner_and_leaves_nothing_else(
 
 CLASSES = (
     model.Connection, model.Repository, model.Location, model.Scope, model.Filter, model.Selection, model.DumpOptions,
-    model.RunOptions, model.Policy, model.ListingOptions, model.PruneOptions, model.VerifyOptions, model.DrillOptions,
-    model.Choice, model.RestoreOptions, model.AdoptOptions,
+    model.RunOptions, model.StandbyOptions, model.Policy, model.ListingOptions, model.PruneOptions, model.VerifyOptions,
+    model.DrillOptions, model.Repository, model.Choice, model.RestoreOptions, model.AdoptOptions, model.LogOptions,
 )  # fmt: skip
 # One name may mean different things to different commands.
 OPTIONS: dict[str, list[model.Option]] = {}

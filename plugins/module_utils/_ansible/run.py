@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any, Callable, NoReturn, Protocol
 
-from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.basic import AnsibleModule, _load_params
 
 from .._core.adapters.process import Cancellation, scrub_environment
 from .._core.adapters.repository import gives_up_root
@@ -57,12 +57,13 @@ def run(use_case: UseCase, *classes: type, **kwargs: Any) -> NoReturn:
     """Given a use case, the model's classes with its options and more for AnsibleModule, run it and end the module."""
     module = AnsibleModule(argument_spec=argument_spec(*classes), supports_check_mode=True, **kwargs)
     scrub_environment(os.environ)
-    params = values(module.params)
+    params = _params(module)
 
     def work() -> _Done:
         return _done(*_outcome(use_case, params, module.check_mode))
 
-    done = _in_child(work) if gives_up_root(params.get("repository", "")) else work()
+    # The repository of a job is not known yet.
+    done = _in_child(work) if params.get("job") or gives_up_root(params.get("repository", "")) else work()
     for warning in done["warnings"]:
         module.warn(printable(warning))
     report = done["report"]
@@ -71,6 +72,15 @@ def run(use_case: UseCase, *classes: type, **kwargs: Any) -> NoReturn:
     if done["failed"]:
         module.fail_json(**report)
     module.exit_json(**report)
+
+
+def _params(module: AnsibleModule) -> dict[str, Any]:
+    """Given a module, return its parameters; with a job only those that the task says, as the job says the others."""
+    params = values(module.params)
+    if not params.get("job"):
+        return params
+    said = values(_load_params())  # AnsibleModule has written every default into its own
+    return {name: value for name, value in params.items() if name in said}
 
 
 def _done(problem: str, result: Result | None) -> _Done:

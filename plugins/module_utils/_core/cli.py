@@ -20,7 +20,8 @@ from typing import Any, Callable
 
 from . import console
 from .adapters.process import Cancellation, scrub_environment
-from .domain.errors import DONE, ConfigurationError, Interrupted, PgkeepError
+from .domain.errors import DONE, FAILED, ConfigurationError, Interrupted, PgkeepError
+from .domain.history import outcome_entries
 from .domain.model import (
     CONFIG_DIRECTORY,
     AdoptOptions,
@@ -31,6 +32,7 @@ from .domain.model import (
     Filter,
     ListingOptions,
     Location,
+    LogOptions,
     Option,
     Policy,
     PruneOptions,
@@ -40,6 +42,7 @@ from .domain.model import (
     RunOptions,
     Scope,
     Selection,
+    StandbyOptions,
     VerifyOptions,
     options_of,
 )
@@ -102,6 +105,11 @@ def _add_command(commands: Any, name: str, text: str, *, job: bool = True) -> ar
         )
     parser.add_argument("--config-dir", metavar="DIR", default=CONFIG_DIRECTORY, help=f"Default: {CONFIG_DIRECTORY}.")
     parser.add_argument("--json", action="store_true", help="Print the result as JSON, with the keys of the modules.")
+    parser.add_argument(
+        "--quiet",
+        action="store_true",
+        help="Print only what was asked for: lists, figures, JSON. Warnings and errors still go to stderr.",
+    )
     return parser
 
 
@@ -115,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     take = _add_command(commands, "backup", "Take backups.")
     take.add_argument("databases", help="Names of databases. None: all that the other options select.", **databases)
     take.add_argument("--dry-run", **dry_run)
-    _add_options(take, Location, Selection, DumpOptions, RunOptions, Connection)
+    _add_options(take, Location, Selection, DumpOptions, RunOptions, StandbyOptions, Connection, LogOptions)
 
     show = _add_command(commands, "list", "List backups, the newest first.")
     show.add_argument("databases", help="Only backups of these databases; @globals means the globals.", **databases)
@@ -126,15 +134,17 @@ def _parser() -> argparse.ArgumentParser:
     figures.add_argument("databases", help="Only backups of these databases; @globals means the globals.", **databases)
     _add_options(figures, Repository, Filter, Policy)
 
+    _add_command(commands, "status", "Show how the jobs of this host stand.", job=False)
+
     prune = _add_command(commands, "prune", "Delete the backups that the retention policy does not keep.")
     prune.add_argument("databases", help="Only backups of these databases; @globals means the globals.", **databases)
     prune.add_argument("--dry-run", **dry_run)
-    _add_options(prune, Repository, Scope, Policy, PruneOptions)
+    _add_options(prune, Repository, Scope, Policy, PruneOptions, LogOptions)
 
     verify = _add_command(commands, "verify", "Verify backups; what is found is kept with each and shown by list.")
     verify.add_argument("databases", help="Only backups of these databases; @globals means the globals.", **databases)
     verify.add_argument("--dry-run", **dry_run)
-    _add_options(verify, Repository, Filter, VerifyOptions, DrillOptions)
+    _add_options(verify, Repository, Filter, VerifyOptions, DrillOptions, LogOptions)
 
     drill = _add_command(
         commands, "drill", "Restore backups into a throw-away server and prove that the contents are equal."
@@ -142,13 +152,13 @@ def _parser() -> argparse.ArgumentParser:
     drill.add_argument("databases", help="Only backups of these databases; @globals means the globals.", **databases)
     drill.add_argument("--all", action="store_true", help="Every backup that matches, not only the newest of each.")
     drill.add_argument("--dry-run", **dry_run)
-    _add_options(drill, Repository, Filter, _DRILL_VERIFY, DrillOptions)
+    _add_options(drill, Repository, Filter, _DRILL_VERIFY, DrillOptions, LogOptions)
 
     restore = _add_command(commands, "restore", "Restore a database from a backup.")
     restore.add_argument("database", nargs="?", metavar="DATABASE", default=argparse.SUPPRESS, help="As backed up.")
     restore.add_argument("--list", action="store_true", help="Only print what is in the backup's archive.")
     restore.add_argument("--dry-run", **dry_run)
-    _add_options(restore, Choice, RestoreOptions, Connection)
+    _add_options(restore, Repository, Choice, RestoreOptions, Connection, LogOptions)
 
     document = _add_command(commands, "runbook", "Write the recovery document of this host, in Markdown.")
     document.add_argument("--dry-run", **dry_run)
@@ -157,12 +167,13 @@ def _parser() -> argparse.ArgumentParser:
     run = _add_command(commands, "run", "Run a job: back up, then prune.", job=False)
     run.add_argument("job", metavar="JOB", help="Name of the job.")
     run.add_argument("--dry-run", **dry_run)
+    _add_options(run, LogOptions)
 
     adopt = _add_command(commands, "adopt", "Take over dumps that another tool made.")
     adopt.add_argument("paths", nargs="+", metavar="PATH", help="A dump, or a directory that is searched for dumps.")
     adopt.add_argument("--dry-run", **dry_run)
     _add_option(adopt, "database", options_of(AdoptOptions)["database"])
-    _add_options(adopt, Location, AdoptOptions, _ADOPT_RUN)
+    _add_options(adopt, Location, AdoptOptions, _ADOPT_RUN, LogOptions)
 
     check = _add_command(commands, "check-config", "Check configuration files.", job=False)
     check.add_argument(
@@ -180,31 +191,35 @@ def _backup(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancell
     options = console.options(arguments)
     if arguments.get("databases"):
         options.pop("include", None)  # the job's; names on the command line are more exact
-    result = backup(options, arguments["dry_run"], clock, cancellation, console.observer(arguments))
+    result = backup(options, arguments["dry_run"], clock, cancellation, console.observer())
+    console.note(result.message, outcome_entries(result.outcomes))
     if arguments["json"]:
         console.print_json(result.to_json())
-    else:
-        _report_backup(result, arguments["dry_run"])
-    _report_problems(result, arguments)
+    _report_backup(result, arguments["dry_run"])
+    _report_problems(result, arguments["dry_run"])
     return result.exit_code
 
 
 def _report_backup(result: Any, dry_run: bool) -> None:
-    if dry_run:
+    if result.for_another_server:
+        console.say(f"nothing to do here: {printable(result.for_another_server)}")
+    elif dry_run:
         rows = [(item.database, item.status, item.message) for item in result.outcomes]
-        console.write(sys.stdout, *table(("DATABASE", "STATUS", "WHAT"), rows))
+        console.say(*table(("DATABASE", "STATUS", "WHAT"), rows))
     for database, reason in result.skipped:
-        console.write(sys.stdout, f"{printable(database)}: skipped, {reason}")
+        console.say(f"{printable(database)}: skipped, {reason}")
     if result.new and len(result.new) < len(result.outcomes):
-        console.write(sys.stdout, f"new databases: {', '.join(map(printable, result.new))}")
+        console.say(f"new databases: {', '.join(map(printable, result.new))}")
 
 
-def _report_problems(result: Any, arguments: Raw) -> None:
-    # An observer that writes lines has written the warnings of each database beside its line.
-    told = not arguments["dry_run"] and not arguments["json"]
+def _report_problems(result: Any, dry_run: bool) -> None:
+    # An observer that prints has written the warnings of each database beside its line.
+    told = console.talks() and not dry_run
     console.warn(result.run_warnings if told else result.warnings)
     for outcome in result.bad:
         console.error(f"{outcome.database}: {outcome.message}")
+    for problem in result.problems:
+        console.error(problem)
 
 
 def _list(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
@@ -244,29 +259,42 @@ def _stats(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancella
     return DONE
 
 
+def _status(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
+    from .domain.status import status_lines
+    from .services.status import status
+
+    found = status({"config_dir": arguments["config_dir"]}, False, clock, cancellation)
+    if arguments["json"]:
+        console.print_json(found.to_json())
+    else:
+        console.write(sys.stdout, *status_lines(found.jobs, found.now))
+    console.warn(found.warnings)
+    for text in found.problems:
+        console.error(text)
+    return found.exit_code
+
+
 def _prune(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
-    from .services.job import covered, prune_job
+    from .services.job import prune_job
     from .services.prune import prune
 
     check = arguments["dry_run"]
     if arguments.get("job"):
-        job = {**console.defaults(arguments), **console.given(arguments)}
-        names = arguments.get("databases") or covered(console.defaults(arguments))
-        pruned = prune_job(job, names, check, clock, cancellation)
+        pruned = prune_job(console.defaults(arguments), console.given(arguments), check, clock, cancellation)
     else:
         pruned = prune(console.options(arguments, (*options_of(Policy), "repository")), check, clock, cancellation)
-    return _report_prune(pruned, arguments["json"])
+    console.note(pruned.message, deleted=[backup.id for backup in pruned.deleted])
+    if arguments["json"]:
+        console.print_json(pruned.to_json())
+    console.say(*plan_lines(pruned.plan))
+    return _report_prune(pruned)
 
 
-def _report_prune(pruned: Any, as_json: bool) -> int:
+def _report_prune(pruned: Any) -> int:
     from .services.prune import summary
 
-    if as_json:
-        console.print_json(pruned.to_json())
-    else:
-        console.write(sys.stdout, *plan_lines(pruned.plan))
-        if not pruned.check:
-            console.write(sys.stdout, summary(pruned))
+    if not pruned.check:
+        console.say(summary(pruned))
     console.warn(pruned.warnings)
     for database, text in pruned.failures:
         console.error(f"{database}: {text}")
@@ -277,23 +305,19 @@ def _report_prune(pruned: Any, as_json: bool) -> int:
 def _run(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
     from .adapters import config
     from .services.job import run_job
-    from .services.prune import summary
 
-    job = config.load_job(arguments["config_dir"], arguments["job"])
-    result = run_job(arguments["job"], job, arguments["dry_run"], clock, cancellation, console.observer(arguments))
+    job, check = config.load_job(arguments["config_dir"], arguments["job"]), arguments["dry_run"]
+    result = run_job(arguments["job"], job, check, clock, cancellation, console.observer())
+    pruned = result.pruned
+    deleted = [backup.id for backup in pruned.deleted] if pruned else []
+    console.note(result.message, outcome_entries(result.backup.outcomes), deleted)
     if arguments["json"]:
         console.print_json(result.to_json())
-    else:
-        _report_backup(result.backup, arguments["dry_run"])
-        if arguments["dry_run"]:
-            console.write(sys.stdout, *plan_lines(result.pruned.plan))
-        else:
-            console.write(sys.stdout, *(f"deleted {printable(backup.id)}" for backup in result.pruned.deleted))
-            console.write(sys.stdout, summary(result.pruned))
-    _report_problems(result.backup, arguments)
-    console.warn(result.pruned.warnings)
-    for database, text in result.pruned.failures:
-        console.error(f"{database}: {text}")
+    _report_backup(result.backup, check)
+    _report_problems(result.backup, check)
+    if pruned:
+        console.say(*(plan_lines(pruned.plan) if check else (f"deleted {printable(item)}" for item in deleted)))
+        _report_prune(pruned)
     return result.exit_code
 
 
@@ -302,7 +326,8 @@ def _adopt(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancella
 
     only = ("repository", "instance", "bin_dir", "reserve")
     options = console.options(arguments, only)
-    result = adopt(options, arguments["paths"], arguments["dry_run"], clock, cancellation, console.observer(arguments))
+    result = adopt(options, arguments["paths"], arguments["dry_run"], clock, cancellation, console.observer())
+    console.note(result.message, outcome_entries(result.outcomes))
     if arguments["json"]:
         console.print_json(result.to_json())
     for outcome in result.bad:
@@ -342,7 +367,7 @@ def _check_config(arguments: Raw, _clock: Callable[[], datetime], _cancellation:
     if arguments["json"]:
         console.print_json({"problems": [str(problem) for problem in found]})
     elif not found:
-        console.write(sys.stdout, f"{path}: no problems")
+        console.say(f"{path}: no problems")
     for problem in found:
         console.error(str(problem))
     return ConfigurationError.exit_code if found else DONE
@@ -352,6 +377,7 @@ _COMMANDS = {
     "backup": _backup,
     "list": _list,
     "stats": _stats,
+    "status": _status,
     "prune": _prune,
     "verify": _verify,
     "drill": _drill,
@@ -393,17 +419,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     cancellation = Cancellation()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda received, _frame: cancellation.cancel(received))
+    console.begin(arguments, _now)
+    code = FAILED
+    try:
+        code = _carried_out(arguments, cancellation)
+    finally:
+        console.end(code)
+    return code
+
+
+def _carried_out(arguments: Raw, cancellation: Cancellation) -> int:
     try:
         code = _COMMANDS[arguments["command"]](arguments, _now, cancellation)
         console.write(sys.stdout)  # what an observer could not get rid of
         return code
     except Interrupted as error:
-        console.error(f"{error}: what was not finished is gone, earlier backups are untouched")
+        console.failed(f"{error}: what was not finished is gone, earlier backups are untouched")
         return error.exit_code
     except PgkeepError as error:
-        for line in str(error).split("\n"):  # a configuration can have several problems
-            console.error(line)
+        console.failed(str(error))
         return error.exit_code
+    except Exception as error:
+        console.note(f"unexpected {type(error).__name__}: this is a bug in pgkeep, please report it")
+        raise
     finally:
         with contextlib.suppress(PgkeepError):
             console.write(sys.stdout)

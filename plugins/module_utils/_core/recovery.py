@@ -7,16 +7,19 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from datetime import datetime
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from . import console
 from .adapters.process import Cancellation
 from .domain.errors import DONE
+from .domain.history import entry
 from .domain.model import Connection, DrillOptions, options_of
 from .domain.text import change_lines, printable
+
+if TYPE_CHECKING:
+    from .services.verify import Verification, Verified
 
 Raw = dict[str, Any]
 
@@ -25,19 +28,14 @@ def verify(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancella
     """Given the command line of `pgkeep verify`, carry it out; return the exit code."""
     from .services import verify as service
 
-    from_job = ("repository", "bin_dir", *options_of(DrillOptions))
-    options = console.repository(arguments, console.options(arguments, from_job))
-    only_clients = not os.path.exists(os.path.join(options.get("bin_dir", ""), "initdb"))
-    if arguments.get("level") == "restore" and "bin_dir" not in arguments and only_clients:
-        options.pop("bin_dir", None)  # the job's: it is for dumps, which need no server
-    result = service.verify(options, arguments["dry_run"], clock, cancellation, console.observer(arguments))
+    result = _verified(arguments, clock, cancellation)
+    console.note(result.message, [_entry(item) for item in result.verifications])
     if arguments["json"]:
         console.print_json(result.to_json())
-    else:
-        if arguments["dry_run"]:
-            console.write(sys.stdout, *(printable(service.line(item)) for item in result.verifications))
-            console.write(sys.stdout, *result.protections)
-        console.write(sys.stdout, service.summary(result))
+    if arguments["dry_run"]:
+        console.say(*(printable(service.line(item)) for item in result.verifications))
+        console.say(*result.protections)
+    console.say(service.summary(result))
     console.warn(result.warnings)
     for text in result.problems:
         console.error(text)
@@ -45,26 +43,47 @@ def verify(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancella
     return code
 
 
+def _verified(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> Verified:
+    from .services.job import for_drill, verify_job
+    from .services.verify import verify as verify_all
+
+    check, said, observer = arguments["dry_run"], console.given(arguments), console.observer()
+    if arguments.get("job"):
+        return verify_job(console.defaults(arguments), said, check, clock, cancellation, observer)
+    options = console.options(arguments, ("repository", "bin_dir", *options_of(DrillOptions)))
+    options = for_drill(console.repository(arguments, options), said)
+    return verify_all(options, check, clock, cancellation, observer)
+
+
+def _entry(item: Verification) -> Raw:
+    size, backup = item.backup.size, item.backup.id
+    return entry(item.backup.title, item.verdict, item.problem, backup=backup, size=size, duration=item.seconds)
+
+
 def restore(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
     """Given the command line of `pgkeep restore`, carry it out; return the exit code."""
     from .services import restore as service
+    from .services.job import OF_RESTORE, restore_options
 
-    # Of a job only how to reach the server and the repository: what it dumps says nothing about a restore.
-    options = console.options(arguments, (*options_of(Connection), "repository", "instance", "bin_dir"))
-    options = console.repository(arguments, options)
+    if arguments.get("job"):
+        options = restore_options(console.defaults(arguments), console.given(arguments))
+    else:
+        options = console.repository(arguments, console.options(arguments, OF_RESTORE))
     if arguments["list"]:
         console.write(sys.stdout, *map(printable, service.contents(options, cancellation).splitlines()))
         return DONE
-    result = service.restore(options, arguments["dry_run"], clock, cancellation, console.observer(arguments))
+    result = service.restore(options, arguments["dry_run"], clock, cancellation, console.observer())
+    took = sum(result.seconds.values())
+    backup, size, target = result.backup.id, result.backup.size, result.where.name
+    console.note(result.message, [entry(target, result.where.action, backup=backup, size=size, duration=took)])
     # An observer that writes lines has told how the restore of a database ended.
     told = result.changed and not result.check and result.backup.kind == "database"
     if arguments["json"]:
         console.print_json(result.to_json())
-    else:
-        console.write(sys.stdout, *change_lines(result.changes))
-        if not told:
-            console.write(sys.stdout, printable(result.message))
-    if arguments["json"] or not told:
+    console.say(*change_lines(result.changes))
+    if not told:
+        console.say(printable(result.message))
+    if not (told and console.talks()):
         console.warn(result.warnings)
     code: int = result.exit_code
     return code
@@ -84,7 +103,7 @@ def runbook(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancell
     elif result.path is None:
         console.write(sys.stdout, *result.document.splitlines())
     else:
-        console.write(sys.stdout, printable(service.line(result, arguments["dry_run"])))
+        console.say(printable(service.line(result, arguments["dry_run"])))
     console.warn(result.warnings)
     code: int = result.exit_code
     return code

@@ -8,6 +8,8 @@ import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.pgkeep.backup.plugins.module_utils._ansible.argspec import argument_spec, values
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain import model
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.configuration import Configuration
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.schema import JOB_CLASSES
 
 EVERYTHING = (
     model.Connection,
@@ -56,3 +58,25 @@ def test_what_ansible_makes_of_the_least_a_user_can_write_is_what_the_model_has_
 
 def test_what_was_not_said_is_left_out() -> None:
     assert values({"a": None, "b": False, "c": [], "d": "", "e": 0}) == {"b": False, "c": [], "d": "", "e": 0}
+
+
+CONFIGURATION = argument_spec(Configuration)
+
+
+@pytest.mark.parametrize("place", ["defaults", "jobs"])
+def test_what_goes_into_a_file_is_every_option_of_a_job_and_nothing_that_nobody_said(place: str) -> None:
+    inner = {name: item for name, item in CONFIGURATION[place]["options"].items() if name != "name"}
+    assert inner.keys() == {name for cls in JOB_CLASSES for name in model.options_of(cls)}
+    assert [name for name, item in inner.items() if "default" in item or "required" in item] == []
+    assert [name for name, item in inner.items() if item["type"] == "path"] == [], "Ansible would replace ~ and $HOME"
+    assert inner["checks"]["options"]["query"] == {"type": "str", "required": True}
+    assert inner["checks"]["options"]["expected"] == {"type": "str"}
+    assert [name for name, item in inner.items() if item.get("no_log")] == ["login_password"]
+
+
+def test_a_job_needs_a_name_and_a_line_of_a_password_file_a_password_which_is_a_secret() -> None:
+    assert CONFIGURATION["jobs"]["options"]["name"] == {"type": "str", "required": True}
+    passwords = CONFIGURATION["passwords"]
+    assert (passwords["no_log"], passwords["elements"]) == (False, "dict")
+    assert passwords["options"]["password"] == {"type": "str", "required": True, "no_log": True}
+    assert passwords["options"]["host"] == {"type": "str", "default": "*"}

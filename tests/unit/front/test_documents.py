@@ -23,11 +23,24 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.sandbox
 ROOT = Path(__file__).resolve().parents[3]
 DOCUMENTS = {name: (ROOT / name).read_text() for name in ("README.md", "docs/restore.md", "docs/drill.md")}
 CLASSES: dict[str, tuple[type, ...]] = {
-    "pg_backup": (model.Connection, model.Location, model.Selection, model.DumpOptions, model.RunOptions),
+    "pg_backup": (
+        model.Connection,
+        model.Instance,
+        model.Selection,
+        model.DumpOptions,
+        model.RunOptions,
+        model.StandbyOptions,
+        model.FromJob,
+    ),
     "pg_backup_command": (),
-    "pg_backup_prune": (model.Repository, model.Scope, model.Policy, model.PruneOptions),
-    "pg_backup_restore": (model.Connection, model.Choice, model.RestoreOptions),
-    "pg_backup_verify": (model.Repository, model.Filter, model.VerifyOptions, model.DrillOptions),
+    "pg_backup_prune": (model.Scope, model.Policy, model.PruneOptions, model.FromJob),
+    "pg_backup_restore": (model.Connection, model.Choice, model.RestoreOptions, model.FromJob),
+    "pg_backup_verify": (
+        model.Filter,
+        model.VerifyOptions,
+        model.DrillOptions,
+        model.FromJob,
+    ),
 }
 
 

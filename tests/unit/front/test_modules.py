@@ -25,6 +25,7 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.backups
     Pin,
     record,
 )
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.configuration import Configuration
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.drill import Answer, Evidence
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.globals_plan import Change
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.job import check_combinations
@@ -33,20 +34,38 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.proof i
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.restoration import Destination
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.retention import plan
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.statistics import statistics
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.status import Due, JobStatus, database_status
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.configure import Configured
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.proof import Proof
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.prune import Pruned
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.restore import Restored
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.runbook import Runbook
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.status import Status
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.verify import Verification, Verified
 
 ROOT = Path(__file__).resolve().parents[3]
 CLASSES: dict[str, tuple[type, ...]] = {
-    "pg_backup": (model.Connection, model.Location, model.Selection, model.DumpOptions, model.RunOptions),
+    "pg_backup": (
+        model.Connection,
+        model.Instance,
+        model.Selection,
+        model.DumpOptions,
+        model.RunOptions,
+        model.StandbyOptions,
+        model.FromJob,
+    ),
+    "pg_backup_config": (Configuration,),
     "pg_backup_info": (model.Repository, model.Filter, model.Policy, model.ListingOptions),
-    "pg_backup_prune": (model.Repository, model.Scope, model.Policy, model.PruneOptions),
-    "pg_backup_restore": (model.Connection, model.Choice, model.RestoreOptions),
+    "pg_backup_prune": (model.Scope, model.Policy, model.PruneOptions, model.FromJob),
+    "pg_backup_restore": (model.Connection, model.Choice, model.RestoreOptions, model.FromJob),
     "pg_backup_runbook": (model.Connection, model.Repository, model.RunbookOptions),
-    "pg_backup_verify": (model.Repository, model.Filter, model.VerifyOptions, model.DrillOptions),
+    "pg_backup_status": (model.StatusOptions,),
+    "pg_backup_verify": (
+        model.Filter,
+        model.VerifyOptions,
+        model.DrillOptions,
+        model.FromJob,
+    ),
 }
 NOW = datetime(2025, 11, 5, 14, 30, tzinfo=timezone.utc)
 BACKUP = Backup(
@@ -68,6 +87,12 @@ BACKUP = Backup(
     path="/srv",
     state=UNTOUCHED.__class__(pin=Pin("why"), failure=Failure(NOW, "checksum", "altered", "was altered")),
     problem="",
+)
+JOB_STATUS = JobStatus(
+    "main",
+    databases=(database_status("shop", [BACKUP], [], False),),
+    schedules=(Due("backup", "0 2 * * *", NOW),),
+    runs=({"command": "run", "started": "", "finished": "", "exit_code": 0, "message": ""},),
 )
 PLAN = plan([BACKUP], model.JOB_POLICY, NOW)
 EVIDENCE = Evidence(BACKUP.id, NOW, "host", "0.1.0", True, "18.6", answers=[Answer("SELECT 1", "1", "1", True)])
@@ -95,12 +120,15 @@ def rendered() -> dict[str, Any]:
 
 @pytest.mark.parametrize("module", CLASSES)
 def test_a_module_documents_exactly_its_options(rendered: dict[str, Any], module: str) -> None:
-    spec = argument_spec(*CLASSES[module])
-    options = rendered[module]["options"]
+    assert_documented(rendered[module]["options"], argument_spec(*CLASSES[module]))
+
+
+def assert_documented(options: dict[str, Any], spec: dict[str, Any]) -> None:
     assert options.keys() == spec.keys()
     for name, argument in spec.items():
         for key in ("type", "elements", "required", "default", "choices"):
             assert options[name].get(key) == argument.get(key), (name, key)
+        assert_documented(options[name].get("suboptions", {}), argument.get("options", {}))
 
 
 @pytest.mark.parametrize("module", [*CLASSES, "pg_backup_command"])
@@ -115,13 +143,14 @@ def test_a_module_says_where_it_runs_and_what_it_does_in_check_and_diff_mode(
 
 @pytest.mark.parametrize("module", CLASSES)
 def test_every_example_is_accepted(module: str) -> None:
-    tasks = [task[f"pgkeep.backup.{module}"] for task in text(module, "EXAMPLES") if f"pgkeep.backup.{module}" in task]
+    name = f"pgkeep.backup.{module}"
+    tasks = [task[name] or {} for task in text(module, "EXAMPLES") if name in task]
     assert len(tasks) >= 5
     for task in tasks:
         result = ArgumentSpecValidator(argument_spec(*CLASSES[module])).validate(task)
         assert result.error_messages == []
         options = values(result.validated_parameters)
-        if module != "pg_backup_restore":  # whose jobs and tables are not those of a dump
+        if module not in ("pg_backup_restore", "pg_backup_config"):  # whose jobs and tables are not those of a dump
             check_combinations(options)
         for cls in CLASSES[module]:
             model.build(cls, options)
@@ -169,6 +198,8 @@ def shape(value: Any, described: Any) -> Any:
         ),
         ("pg_backup_verify", Verified((Verification(BACKUP, "restore", "good", evidence=EVIDENCE),), 0).to_json()),
         ("pg_backup_runbook", Runbook("", None, None).to_json()),
+        ("pg_backup_status", Status((JOB_STATUS,), NOW, "").to_json()),
+        ("pg_backup_config", Configured("", (), (), (), {}).to_json()),
         ("pg_backup_prune", Pruned(PLAN, (), (("shop", "no"),), False).to_json()),
     ],
 )

@@ -24,6 +24,7 @@ Found = Union[Backup, Foreign]
 _NONE_OF_OURS = "not a backup"
 _OWN_NAMES = (naming.INPROGRESS_PREFIX, naming.TRASH_PREFIX)
 _OWN_FILES = (naming.LOCK_NAME, naming.DRILLS_NAME)
+_OWN_FILES_OF_INSTANCE = (naming.REPLAY_NAME, naming.REPLAY_LOCK_NAME)
 
 
 def read_manifest(path: str) -> dict[str, Any]:
@@ -189,6 +190,8 @@ def scan(
             yield Foreign(instance.path, f"cannot be read: {error.strerror}")
             continue
         for folder in folders:
+            if folder.name in _OWN_FILES_OF_INSTANCE:
+                continue
             if not folder.is_dir(follow_symlinks=False):
                 yield Foreign(folder.path, _NONE_OF_OURS)
             elif wanted(instance.name, folder.name):

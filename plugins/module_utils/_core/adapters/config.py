@@ -12,17 +12,20 @@ import os
 import re
 import stat
 from collections import Counter
-from typing import Any, NoReturn
+from collections.abc import Iterable, Mapping
+from typing import Any, Callable, NoReturn, TypeVar
 
+from ..domain.configuration import JOB_NAME_PATTERN, defaults_file, job_file, jobs_directory
 from ..domain.errors import ConfigurationError
 from ..domain.job import combination_problems, missing_problems, policy_of, value_problems
 from ..domain.retention import check_policy
 from ..domain.schema import JOB_CLASSES, REMARKS, Problem, did_you_mean, job_schema, problems
 
-JOB_NAME_PATTERN = r"^[A-Za-z0-9_-]+$"
 MAX_BYTES = 1024 * 1024
 
 _Loaded = tuple[dict[str, Any], list[Problem]]
+_Read = Callable[[str], tuple[str, int]]  # a file's text and mode; raises ConfigurationError
+_Result = TypeVar("_Result")
 
 
 def load_job(directory: str, name: str) -> dict[str, Any]:
@@ -31,11 +34,10 @@ def load_job(directory: str, name: str) -> dict[str, Any]:
         raise ConfigurationError(f"{name!r} is not the name of a job: letters, digits, _ and - are allowed")
     names = job_names(directory)
     if name not in names:
-        known = f"there are {', '.join(names)}" if names else f"{_jobs_directory(directory)} has no jobs"
+        known = f"there are {', '.join(names)}" if names else f"{jobs_directory(directory)} has no jobs"
         raise ConfigurationError(f"there is no job {name}: {known}{did_you_mean(name, names)}")
-    defaults, default_problems = _load_defaults(directory)
-    job, job_problems = _load_job(directory, name, defaults)
-    _raise_if(default_problems + job_problems)
+    (_defaults, found), (job, more) = _with_defaults(directory, lambda defaults: _load_job(directory, name, defaults))
+    _raise_if(found + more)
     return job
 
 
@@ -49,13 +51,13 @@ def load_defaults(directory: str) -> dict[str, Any]:
 def load_all(directory: str) -> dict[str, dict[str, Any]]:
     """Given the directory, return every job by name; raise ConfigurationError with all problems of all files."""
     names = job_names(directory)
-    defaults, found = _load_defaults(directory)
-    jobs = {}
-    for name in names:
-        jobs[name], more = _load_job(directory, name, defaults)
-        found += more
-    _raise_if(found)
-    return jobs
+
+    def load(defaults: dict[str, Any]) -> dict[str, _Loaded]:
+        return {name: _load_job(directory, name, defaults) for name in names}
+
+    (_defaults, found), loaded = _with_defaults(directory, load)
+    _raise_if([*found, *(problem for _job, more in loaded.values() for problem in more)])
+    return {name: job for name, (job, _found) in loaded.items()}
 
 
 def job_names(directory: str) -> list[str]:
@@ -71,50 +73,103 @@ def check_directory(directory: str) -> list[Problem]:
         names, found = _scan(directory)
     except ConfigurationError as error:
         return [Problem("", str(error))]
-    defaults, default_problems = _load_defaults(directory)
-    found = default_problems + found
-    for name in names:
-        found += _load_job(directory, name, defaults)[1]
-    return found
+    return _check(directory, names, found, _load_defaults(directory), _read)
+
+
+def check_files(directory: str, contents: Mapping[str, tuple[str, int]]) -> list[Problem]:
+    """Given the directory and the files that it shall have (text and mode of each path), return everything that
+    `check_directory` would say of them.
+    """
+    paths = [path for path in contents if os.path.dirname(path) == jobs_directory(directory)]
+    names, found = _job_names(directory, map(os.path.basename, paths))
+    read = contents.__getitem__
+    path = defaults_file(directory)
+    return _check(directory, names, found, _load_file(path, read) if path in contents else ({}, []), read)
 
 
 def check_file(path: str) -> list[Problem]:
     """Given a job or defaults file, return everything that is wrong with it alone; what it lacks may be elsewhere."""
-    return _load_file(path)[1]
+    return _load_file(path, _read)[1]
 
 
-def _jobs_directory(directory: str) -> str:
-    return os.path.join(directory, "jobs.d")
+def read(path: str) -> tuple[str, os.stat_result]:
+    """Given a file, return its text and status; raise ConfigurationError when it is not one that can be configuration."""
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ConfigurationError(f"{path} is not a regular file")
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > MAX_BYTES:
+        raise ConfigurationError(f"{path} is larger than 1 MiB, which no configuration is")
+    try:
+        return data.decode("utf-8"), status
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(f"{path}:{line}: not UTF-8") from None
+
+
+def _with_defaults(directory: str, load: Callable[[dict[str, Any]], _Result]) -> tuple[_Loaded, _Result]:
+    """Given the directory and what loads jobs over its defaults, return the defaults and what it returned.
+
+    Defaults that are replaced meanwhile are read again: nobody meant those of before together with a job of afterwards.
+    """
+    loaded = _load_defaults(directory)
+    while True:
+        result = load(loaded[0])
+        before, loaded = loaded, _load_defaults(directory)
+        if before == loaded:
+            return loaded, result
+
+
+def _check(
+    directory: str, names: list[str], found: list[Problem], defaults: _Loaded, read_file: _Read
+) -> list[Problem]:
+    found = [*defaults[1], *found]
+    for name in names:
+        found += _load_job(directory, name, defaults[0], read_file)[1]
+    return found
 
 
 def _scan(directory: str) -> tuple[list[str], list[Problem]]:
     if not os.path.isdir(directory):
         raise ConfigurationError(f"{directory} is not a directory: make it, with a file jobs.d/NAME.json for each job")
     try:
-        entries = sorted(os.listdir(_jobs_directory(directory)))
+        entries = sorted(os.listdir(jobs_directory(directory)))
     except FileNotFoundError:
         return [], []
     except OSError as error:
-        raise ConfigurationError(f"{_jobs_directory(directory)} cannot be read: {error.strerror}") from None
+        raise ConfigurationError(f"{jobs_directory(directory)} cannot be read: {error.strerror}") from None
+    return _job_names(directory, entries)
+
+
+def _job_names(directory: str, entries: Iterable[str]) -> tuple[list[str], list[Problem]]:
     # Hidden files are what editors and Ansible write before they rename.
     stems = [entry[: -len(".json")] for entry in entries if entry.endswith(".json") and not entry.startswith(".")]
     wrong = [stem for stem in stems if not re.fullmatch(JOB_NAME_PATTERN, stem)]
     message = "is not the name of a job: letters, digits, _ and - are allowed; rename the file"
     return (
         [stem for stem in stems if stem not in wrong],
-        [Problem(repr(stem), message, _jobs_directory(directory)) for stem in wrong],
+        [Problem(repr(stem), message, jobs_directory(directory)) for stem in wrong],
     )
 
 
 def _load_defaults(directory: str) -> _Loaded:
-    path = os.path.join(directory, "defaults.json")
-    return _load_file(path) if os.path.lexists(path) else ({}, [])
+    path = defaults_file(directory)
+    return _load_file(path, _read) if os.path.lexists(path) else ({}, [])
 
 
-def _load_job(directory: str, name: str, defaults: dict[str, Any]) -> _Loaded:
+def _read(path: str) -> tuple[str, int]:
+    text, status = read(path)
+    return text, stat.S_IMODE(status.st_mode)
+
+
+def _load_job(directory: str, name: str, defaults: dict[str, Any], read_file: _Read = _read) -> _Loaded:
     """Given a job's name and the defaults, return both merged and what is wrong with the file and the result."""
-    path = os.path.join(_jobs_directory(directory), f"{name}.json")
-    own, found = _load_file(path)
+    path = job_file(directory, name)
+    own, found = _load_file(path, read_file)
     merged = {**defaults, **own}
     if not found and not problems(defaults, job_schema()):
         found = [Problem("", text, path) for text in _merged_problems(merged)]
@@ -132,10 +187,10 @@ def _merged_problems(job: dict[str, Any]) -> list[str]:
     return found
 
 
-def _load_file(path: str) -> _Loaded:
+def _load_file(path: str, read_file: _Read) -> _Loaded:
     """Given a file, return its options (none when it cannot be used at all) and what is wrong with it."""
     try:
-        text, mode = _read(path)
+        text, mode = read_file(path)
         document = _parse(text, path)
     except ConfigurationError as error:
         return {}, [Problem("", str(error))]
@@ -146,25 +201,6 @@ def _load_file(path: str) -> _Loaded:
         found.append(Problem("login_password", f"can be read by other users of this host: run chmod 0600 {path}"))
     options = {key: value for key, value in document.items() if key not in REMARKS}
     return options, [Problem(problem.key, problem.message, path) for problem in found]
-
-
-def _read(path: str) -> tuple[str, int]:
-    """Given a file, return its text and mode; raise ConfigurationError when it is not one that can be configuration."""
-    try:
-        with open(path, "rb", opener=_open_at_once) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ConfigurationError(f"{path} is not a regular file")
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
-    if len(data) > MAX_BYTES:
-        raise ConfigurationError(f"{path} is larger than 1 MiB, which no configuration is")
-    try:
-        return data.decode("utf-8"), stat.S_IMODE(status.st_mode)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigurationError(f"{path}:{line}: not UTF-8") from None
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -44,8 +44,8 @@ def _process_start(pid: int) -> str:
         return ""
 
 
-def _open(path: str, flags: int) -> int:
-    """Given the path of a lock file, return its descriptor; raise OSError, or RepositoryError where it is anything else.
+def open_own(path: str, flags: int) -> int:
+    """Given the path of a file for locks, return its descriptor; raise OSError, or RepositoryError for anything else.
 
     We write into it: a link, also a hard one, would lead that to somebody's file.
     """
@@ -163,7 +163,7 @@ def hold(
     `what` and `command` are for people. Wait as long as asked, unless `go_on` raises. Raise LockedError with the owner
     and its age; RepositoryError or OSError.
     """
-    fd = _open(path, os.O_RDWR | os.O_CREAT)
+    fd = open_own(path, os.O_RDWR | os.O_CREAT)
     try:
         until = time.monotonic() + wait.total_seconds()
         if not _try(fd) and _end_orphans(path):
@@ -194,7 +194,7 @@ def hold(
 def check(path: str, what: str, clock: Callable[[], datetime]) -> None:
     """Given the path of a lock file, raise LockedError if somebody holds it now. Nothing is created or changed."""
     try:
-        fd = _open(path, os.O_RDONLY)
+        fd = open_own(path, os.O_RDONLY)
     except FileNotFoundError:
         return
     try:

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from ..domain.outcomes import GOOD, Outcome
 from ..domain.quantities import human_duration, human_size
 from ..domain.text import printable
 from .archive import Progress
+
+if TYPE_CHECKING:
+    from .journal import Journal
 
 _TICK = 0.2  # seconds
 _ERASE = "\r\x1b[K"
@@ -47,24 +51,35 @@ def outcome_line(outcome: Outcome) -> str:
 
 
 class LineObserver(Observer):
-    """Writes one line for each database when it is finished."""
+    """Writes one line for each database when it is finished, to a stream, to a journal, to both or to none."""
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream, self._lock = stream, threading.Lock()
+    def __init__(self, stream: IO[str] | None, journal: Journal | None = None) -> None:
+        self._stream, self._journal, self._lock = stream, journal, threading.Lock()
 
     def finished(self, outcome: Outcome) -> None:
-        """Given what became of a database, write its line and its warnings."""
+        """Given what became of a database, write its line and, to a stream, its warnings: who has none tells them
+        later, on stderr.
+        """
         name = printable(outcome.database)
-        warnings = (f"{name}: warning: {printable(warning)}" for warning in outcome.warnings)
-        with self._lock:
-            self._put("".join(f"{line}\n" for line in (outcome_line(outcome), *warnings)))
+        warnings = [f"{name}: warning: {printable(warning)}" for warning in outcome.warnings] if self._stream else []
+        if self._journal:
+            self._journal.outcomes.append(outcome)
+        self._tell([outcome_line(outcome), *warnings])
 
     def verified(self, title: str, line: str) -> None:
         """Given a backup whose verification is over, write what to say of it."""
+        self._tell([printable(line)])
+
+    def _tell(self, lines: Sequence[str]) -> None:
         with self._lock:
-            self._put(f"{printable(line)}\n")
+            self._put("".join(f"{line}\n" for line in lines))
+            if self._journal:
+                for line in lines:
+                    self._journal.line(line)
 
     def _put(self, text: str) -> None:
+        if not self._stream:
+            return
         try:
             self._stream.write(text)
             self._stream.flush()
@@ -102,8 +117,8 @@ def progress_line(
 class TerminalObserver(LineObserver):
     """Shows on a terminal how far the running dumps are, in one line that moves."""
 
-    def __init__(self, stream: IO[str], columns: int) -> None:
-        super().__init__(stream)
+    def __init__(self, stream: IO[str], columns: int, journal: Journal | None = None) -> None:
+        super().__init__(stream, journal)
         self._columns = columns
         self._running: dict[str, _Running] = {}
         threading.Thread(target=self._paint, name="progress", daemon=True).start()

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import pwd
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ..domain.errors import RepositoryError
 from ..domain.naming import directory
@@ -34,6 +36,27 @@ def become_owner(path: str) -> None:
         group = place.st_gid
     os.setresgid(group, group, group)
     os.setresuid(place.st_uid, place.st_uid, place.st_uid)
+
+
+@contextmanager
+def as_owner(path: str) -> Iterator[None]:
+    """Given a repository that is only read, do what is inside as its owner, as `become_owner` does, and be root again
+    afterwards. No other thread may be at work.
+    """
+    place = _of_another(path)
+    if not place:
+        yield
+        return
+    groups, group = os.getgroups(), os.getegid()
+    try:
+        os.setgroups([])
+        os.setegid(place.st_gid)
+        os.seteuid(place.st_uid)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
 
 
 def gives_up_root(path: str) -> bool:

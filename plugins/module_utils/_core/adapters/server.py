@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 try:
@@ -27,10 +28,18 @@ from ..domain import patterns
 from ..domain.commands import check_password, conninfo
 from ..domain.database_sql import quote_identifier, setting_values
 from ..domain.errors import ConfigurationError, ServerError
-from ..domain.facts import OUTPUT_SETTINGS, DatabaseEntry, DatabaseFacts, Obstacles, ServerFacts
+from ..domain.facts import (
+    OUTPUT_SETTINGS,
+    DatabaseEntry,
+    DatabaseFacts,
+    Obstacles,
+    ReplicationFacts,
+    ServerFacts,
+)
 from ..domain.globals import Globals, GlobalsFacts, Membership, Privilege, Role, Tablespace
 from ..domain.model import Connection, DumpOptions
 from ..domain.restoration import TargetFacts
+from ..domain.standby import PAUSE_FUNCTIONS
 from . import server_sql as sql
 from .files import free_space
 
@@ -38,6 +47,8 @@ STATEMENT_TIMEOUT = 60  # seconds; the catalogue of a huge database takes a few
 
 _INVALID_REGULAR_EXPRESSION = "2201B"
 _QUERY_CANCELED = "57014"
+_NOT_IN_THIS_STATE = "55000"
+_INSUFFICIENT_PRIVILEGE = "42501"
 _PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin"}
 _environment_lock = threading.Lock()
 
@@ -75,6 +86,11 @@ class Session:
         for the socket elsewhere; give them this.
         """
         return str(self._connection.info.host or "")
+
+    @property
+    def address(self) -> str:
+        """Return where the connection went, for people."""
+        return f"{self.host}:{self._connection.info.port}"
 
     def rows(self, query: str, parameters: Any = None) -> list[tuple[Any, ...]]:
         """Given a query, return its rows; raise ServerError where the server refuses."""
@@ -300,6 +316,76 @@ def obstacles(session: Session, matches: patterns.Matches) -> Obstacles:
     return Obstacles(
         tables, with_data, tuple(row_security or ()), tuple(no_select or ()), tuple(no_usage or ()), unreadable
     )
+
+
+# --- a primary and its standbys ---
+
+
+def replication_facts(session: Session, is_standby: bool) -> ReplicationFacts:
+    """Given a session in any database and whether the server is in recovery, return its place among the others."""
+    (name,) = session.row(sql.CLUSTER_NAME)
+    senders = session.rows(sql.WAL_SENDERS)
+    hidden = any(state is None for state, _name, _replays in senders)
+    streaming = tuple(name for state, name, replays in senders if state == "streaming" and replays)
+    return ReplicationFacts(is_standby, name, None if hidden else streaming)
+
+
+def replay_lag(session: Session) -> timedelta | None:
+    """Given a session on a standby, return how far it is behind what it knows of its primary; None if it cannot tell."""
+    (seconds,) = session.row(sql.REPLAY_LAG)
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+def may_pause_replay(session: Session) -> bool:
+    """Given a session in the database to connect to first, return whether the role may pause replay and resume it."""
+    return bool(session.row(sql.MAY_PAUSE_REPLAY, {"functions": list(PAUSE_FUNCTIONS)})[0])
+
+
+def pause_replay(session: Session) -> None:
+    """Given a session on a standby, ask it to pause replay, which takes effect later; raise ServerError."""
+    session.rows(sql.PAUSE_REPLAY)
+
+
+def resume_replay(session: Session) -> bool:
+    """Given a session on what was a standby, have it go on with replay; return whether that was paused. The replay of a
+    promoted one has ended for good. Raise ServerError.
+    """
+    if not session.row("SELECT pg_is_in_recovery()")[0]:
+        return False
+    try:
+        was_paused = bool(session.row("SELECT pg_is_wal_replay_paused()")[0])
+        session.rows(sql.RESUME_REPLAY)
+        return was_paused
+    except _QueryError as error:
+        if error.code != _NOT_IN_THIS_STATE:  # promoted at this very moment
+            raise
+        return False
+
+
+def forbidden(error: ServerError) -> bool:
+    """Given an error, return whether the role lacks the right to do it."""
+    return isinstance(error, _QueryError) and error.code == _INSUFFICIENT_PRIVILEGE
+
+
+def replay_state(session: Session, facts: ServerFacts) -> tuple[str, str]:
+    """Given a session on a standby, return the state of the pause, in the server's words, and the position of replay."""
+    state, position = session.row(sql.replay_state(facts.version_num))
+    return str(state), str(position)
+
+
+def replay_locks(session: Session) -> tuple[str, ...]:
+    """Given a session on a standby, return the databases in which replay holds a lock that no reader gets past."""
+    return tuple(name for (name,) in session.rows(sql.REPLAY_LOCKS))
+
+
+def started(session: Session) -> str:
+    """Given a session, return when the server was started. No other server, and no restart, has the same."""
+    return str(session.row(sql.SERVER_START)[0])
+
+
+def stay(session: Session) -> None:
+    """Given a session that will be idle for long, keep the server from ending it for that."""
+    session.rows(sql.NO_IDLE_TIMEOUT)
 
 
 # --- what belongs to the whole server ---

@@ -23,6 +23,51 @@ FROM pg_roles r WHERE r.rolname = current_user
 
 SYSTEM_IDENTIFIER = "SELECT system_identifier FROM pg_control_system()"
 
+CLUSTER_NAME = "SELECT current_setting('cluster_name')"
+
+# The state is NULL where the role may not see it. A subscriber's slot is a logical one, and what only receives WAL
+# (pg_receivewal) replays none: neither of them is a standby.
+WAL_SENDERS = """
+SELECT r.state, r.application_name::text,
+       r.replay_lsn IS NOT NULL AND NOT EXISTS (SELECT FROM pg_replication_slots s
+                                                WHERE s.active_pid = r.pid AND s.slot_type = 'logical')
+FROM pg_stat_replication r ORDER BY r.application_name, r.pid
+"""
+
+# Nothing is left to replay, or the seconds since the last transaction that was replayed; NULL when there was none.
+REPLAY_LAG = """
+SELECT (CASE WHEN EXISTS (SELECT FROM pg_stat_wal_receiver WHERE pid IS NOT NULL)
+                  AND pg_last_wal_receive_lsn() <= pg_last_wal_replay_lsn() THEN 0
+             ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END)::float8
+"""
+
+MAY_PAUSE_REPLAY = "SELECT bool_and(has_function_privilege(f, 'EXECUTE')) FROM unnest(%(functions)s) f"
+
+PAUSE_REPLAY, RESUME_REPLAY = "SELECT pg_wal_replay_pause()", "SELECT pg_wal_replay_resume()"
+
+# A standby's own sessions cannot have such a lock, so it is replay's.
+REPLAY_LOCKS = """
+SELECT DISTINCT coalesce(d.datname::text, '(all databases)') FROM pg_locks l LEFT JOIN pg_database d ON d.oid = l.database
+WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.granted ORDER BY 1
+"""
+
+SERVER_START = "SELECT extract(epoch FROM pg_postmaster_start_time())::text"
+
+# Versions before 14 do not have it.
+NO_IDLE_TIMEOUT = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
+
+
+def replay_state(version_num: int) -> str:
+    """Given a standby's version, return the query for the state of the pause and the position of replay.
+
+    Before 14 the server tells only that a pause was asked for.
+    """
+    state = "pg_get_wal_replay_pause_state()"
+    if version_num < 140000:
+        state = "CASE WHEN pg_is_wal_replay_paused() THEN 'pause requested' ELSE 'not paused' END"
+    return f"SELECT {state}, pg_last_wal_replay_lsn()::text"
+
+
 DATABASES = f"""
 SELECT d.datname::text, octet_length(d.datname::text), pg_get_userbyid(d.datdba)::text,
        d.datallowconn, d.datistemplate, d.datconnlimit = -2, {_CONNECT},

@@ -17,7 +17,10 @@ _ADVICE = (
     ),
     (r"No space left on device|Disk quota exceeded", "free some space there"),
     (r"out of shared memory", "raise max_locks_per_transaction on the server"),
-    (r"conflict with recovery", "dump from the primary, or raise max_standby_streaming_delay"),
+    (
+        r"conflict with recovery",
+        "let `pause_replay` be true, dump from the primary, or raise max_standby_streaming_delay",
+    ),
     (
         r"closed the connection unexpectedly|terminating connection|could not receive data|"
         r"connection to server .* failed",

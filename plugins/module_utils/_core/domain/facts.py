@@ -36,6 +36,15 @@ class ServerFacts:
 
 
 @dataclass(frozen=True)
+class ReplicationFacts:
+    """A server's place among a primary and its standbys."""
+
+    is_standby: bool
+    cluster_name: str  # "" where it has none
+    streaming: tuple[str, ...] | None  # names of the standbys that stream from it; None: the role may not see that
+
+
+@dataclass(frozen=True)
 class DatabaseEntry:
     """One database in the server's list."""
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from . import compression, patterns
+from . import compression, patterns, schedule
 from .errors import ConfigurationError
-from .model import JOB_POLICY, RULES, DumpOptions, Policy, build, options_of
+from .model import JOB_POLICY, RULES, DumpOptions, Policy, StandbyOptions, build, options_of
 
 Raw = Mapping[str, Any]
 
@@ -57,7 +57,14 @@ def value_problems(raw: Raw, classes: Sequence[type]) -> list[str]:
 
 def combination_problems(raw: Raw) -> list[str]:
     """Given what a user wrote, of the right types, return a sentence for each combination that cannot be meant."""
-    checks = (_connection_problems, _selection_problems, _dump_problems, _text_problems, _pin_problems)
+    checks = (
+        _connection_problems,
+        _selection_problems,
+        _dump_problems,
+        _text_problems,
+        _pin_problems,
+        _standby_problems,
+    )
     return [problem for check in checks for problem in check(raw)]
 
 
@@ -126,8 +133,15 @@ def _text_problems(raw: Raw) -> Iterator[str]:
                 patterns.parse(pattern, name)
             except ConfigurationError as error:
                 yield str(error)
+    yield from schedule.problems(raw)
 
 
 def _pin_problems(raw: Raw) -> Iterator[str]:
     if raw.get("pin_until") and not raw.get("pin"):
         yield "pin_until is set without pin: say in pin why the backups of this run must be kept"
+
+
+def _standby_problems(raw: Raw) -> Iterator[str]:
+    run_on = raw.get("run_on") or StandbyOptions().run_on
+    if raw.get("standby_name") and run_on in ("any", "primary"):
+        yield f"standby_name is set and run_on is {run_on}: set run_on to standby or prefer_standby"

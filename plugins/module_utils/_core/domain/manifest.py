@@ -41,6 +41,7 @@ class Key:
     name: str
     types: tuple[type, ...]
     help: str
+    required: bool = True
 
 
 KEYS = (
@@ -77,12 +78,14 @@ KEYS = (
         "The database itself: owner, encoding, locale, ACL, settings, extensions, roles, tablespaces, relation and"
         " large-object counts, and the settings that decide how values are written as text.",
     ),
+    Key("standby", (bool, _NULL), "Whether the server was a standby; not there where it is unknown.", required=False),
     Key("host", (str,), "Host that took it."),
     Key("collection_version", (str,), "Version of pgkeep that took it."),
     Key("adopted", (dict, _NULL), "Where an adopted dump came from; null for backups that pgkeep took."),
 )
 
 _TYPES = {key.name: key.types for key in KEYS}
+_OPTIONAL = frozenset(key.name for key in KEYS if not key.required)
 _JSON_NAMES = {
     str: "string",
     int: "integer",
@@ -154,6 +157,8 @@ def _is_count(value: Any) -> bool:
 def _check_types(document: Mapping[str, Any]) -> None:
     for name, types in _TYPES.items():
         if name not in document:
+            if name in _OPTIONAL:
+                continue
             raise ManifestError(f"the manifest has no {name}")
         if type(document[name]) not in types:
             raise ManifestError(f"the manifest's {name} has the wrong type")
@@ -283,6 +288,6 @@ def json_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "pgkeep manifest",
         "type": "object",
-        "required": [key.name for key in KEYS],
+        "required": [key.name for key in KEYS if key.required],
         "properties": properties,
     }

@@ -28,6 +28,8 @@ COMPRESSION_PATTERN = r"^(auto|none|(gzip|lz4|zstd)(:[0-9]{1,2})?)$"
 RESERVE_PATTERN = r"^([0-9]+(\.[0-9]+)?%|[0-9]+(\.[0-9]+)? ?([kKMGT]i?)?B?)$"
 INSTANCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 LABEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$"
+# A preset, or the five fields of a crontab; `domain/schedule.py` says more about what is wrong with one.
+SCHEDULE_PATTERN = r"^[A-Za-z0-9_]+$|^[A-Za-z0-9*,/-]+( [A-Za-z0-9*,/-]+){4}$"
 CONFIG_DIRECTORY = "/etc/pgkeep"
 
 
@@ -128,8 +130,8 @@ class Repository:
 
 
 @dataclass(frozen=True)
-class Location(Repository):
-    """Where backups are kept, and under which name for the instance."""
+class Instance:
+    """Under which name the backups of a server are kept."""
 
     instance: str = option(
         "str",
@@ -137,6 +139,11 @@ class Location(Repository):
         "main",
         pattern=INSTANCE_PATTERN,
     )
+
+
+@dataclass(frozen=True)
+class Location(Instance, Repository):
+    """Where backups are kept, and under which name for the instance."""
 
 
 @dataclass(frozen=True)
@@ -247,6 +254,80 @@ class RunOptions:
         "Space that stays free on the repository's file system, as a size or a percentage.",
         "500MB",
         pattern=RESERVE_PATTERN,
+    )
+
+
+@dataclass(frozen=True)
+class StandbyOptions:
+    """Which server of a primary and its standbys a run is for, and how a standby is dumped."""
+
+    run_on: str = option(
+        "str",
+        "Which server the run is for, decided when it begins: `primary` and `standby` only where the server is one;"
+        " `prefer_standby` on a standby, and on the primary as long as no standby streams from it. Where it is for"
+        " another server it takes no backup, says so, and is no failure.",
+        "any",
+        choices=("any", "primary", "standby", "prefer_standby"),
+    )
+    standby_name: str | None = option(
+        "str",
+        "Of several standbys only the one with this `cluster_name`. With `prefer_standby` the primary looks for that"
+        " one alone.",
+    )
+    pause_replay: bool = option(
+        "bool",
+        "On a standby, pause replay while dumps run, so that it cannot cancel them, and resume it afterwards whatever"
+        " happens.",
+        True,
+    )
+    pause_timeout: timedelta = option("duration", "How long to wait until replay is paused.", "5m")
+    max_lag: timedelta = option(
+        "duration", "Refuse to dump a standby that is further behind its primary than this.", "1h"
+    )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When the actions of a job begin, in the time zone of the host."""
+
+    backup_schedule: str = option(
+        "str",
+        "When backups are taken: `hourly`, `every_6_hours`, `daily` (at 02:00), `weekly` (on Sunday at 03:00),"
+        " `monthly` (on the first at 04:00), `never`, or five fields as in a crontab.",
+        "daily",
+        pattern=SCHEDULE_PATTERN,
+    )
+    prune_schedule: str = option(
+        "str",
+        "When backups are pruned: at the end of each backup run (`after_backup`), or as for `backup_schedule`.",
+        "after_backup",
+        pattern=SCHEDULE_PATTERN,
+    )
+    verify_schedule: str = option(
+        "str", "When all backups are verified, as for `backup_schedule`.", "weekly", pattern=SCHEDULE_PATTERN
+    )
+    drill_schedule: str = option(
+        "str",
+        "When the newest backup of each database is restored in a drill, as for `backup_schedule`.",
+        "monthly",
+        pattern=SCHEDULE_PATTERN,
+    )
+    schedule_spread: timedelta = option(
+        "duration",
+        "Words such as `daily` begin up to this much later, by an amount that depends on host, job and action, so that"
+        " the hosts of a fleet do not all begin at once. Five fields are taken as they are.",
+        "30m",
+    )
+
+
+@dataclass(frozen=True)
+class LogOptions:
+    """Where the command writes down what it did."""
+
+    log_dir: str | None = option(
+        "path",
+        "Directory in which the command keeps its log, `pgkeep.log`, and the history of its runs, `history.jsonl`."
+        " Without it neither is kept.",
     )
 
 
@@ -377,7 +458,7 @@ class DrillOptions:
 
 
 @dataclass(frozen=True)
-class Choice(Repository):
+class Choice:
     """Which backup of a repository, or of any directory that holds a copy of one."""
 
     database: str | None = option("str", "Name of the database as it was backed up.")
@@ -446,6 +527,31 @@ class RestoreOptions:
         "Directory for an archive that has to be unpacked to be restored in parallel.",
         "/var/tmp",  # noqa: S108
     )
+
+
+@dataclass(frozen=True)
+class FromJob:
+    """A job of the host that says what the task does not say."""
+
+    repository: str | None = option(
+        "path",
+        "Directory of the repository. Required without `job`, and else the job's. A backup creates it with mode 0700 if"
+        " its parent exists.",
+    )
+    job: str | None = option(
+        "str",
+        "Name of a job of the host. What is not said here, its file on the host says, as for the command with"
+        " `--job`, and what the file does not say either has the default. What is said here counts, also where it is"
+        " the default.",
+    )
+    config_dir: str = option("path", "Directory of the jobs' configuration.", CONFIG_DIRECTORY)
+
+
+@dataclass(frozen=True)
+class StatusOptions:
+    """Of which jobs the status is."""
+
+    config_dir: str = option("path", "Directory of the jobs' configuration.", CONFIG_DIRECTORY)
 
 
 @dataclass(frozen=True)

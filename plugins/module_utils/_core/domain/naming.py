@@ -21,6 +21,8 @@ from .errors import RepositoryError
 
 GLOBALS_DIRECTORY = "@globals"  # `encode` never gives an "@"
 LOCK_NAME = ".lock"
+REPLAY_NAME = ".replay"  # of an instance: that replay is paused for dumps
+REPLAY_LOCK_NAME = ".replay-lock"
 INPROGRESS_PREFIX = ".inprogress-"
 TRASH_PREFIX = ".trash-"
 MANIFEST_NAME = "manifest.json"

@@ -54,6 +54,8 @@ class BackupResult:
     new: tuple[str, ...]
     vanished: tuple[str, ...]
     notes: tuple[str, ...] = ()  # what concerns the run as a whole
+    problems: tuple[str, ...] = ()  # what went wrong with the run as a whole
+    for_another_server: str = ""  # why no backup was even tried here, and none had to be
 
     diff = None
 
@@ -69,22 +71,23 @@ class BackupResult:
 
     @property
     def failed(self) -> bool:
-        """Return whether any database has no good outcome."""
-        return bool(self.bad)
+        """Return whether any database has no good outcome, or the run as a whole went wrong."""
+        return bool(self.bad or self.problems)
 
     @property
     def exit_code(self) -> int:
         """Return the command's exit code."""
-        if not self.bad:
+        if not self.failed:
             return DONE
         if len(self.bad) < len(self.outcomes):
             return SOME_FAILED
-        return LOCKED if all(outcome.status == "locked" for outcome in self.bad) else FAILED
+        locked = not self.problems and all(outcome.status == "locked" for outcome in self.bad)
+        return LOCKED if locked else FAILED
 
     @property
     def message(self) -> str:
         """Return what went wrong, in one line; "" when nothing did."""
-        return "; ".join(f"{outcome.database}: {outcome.message}" for outcome in self.bad)
+        return "; ".join((*(f"{outcome.database}: {outcome.message}" for outcome in self.bad), *self.problems))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -106,4 +109,5 @@ class BackupResult:
             "skipped_databases": [{"database": database, "reason": reason} for database, reason in self.skipped],
             "new_databases": list(self.new),
             "vanished_databases": list(self.vanished),
+            "for_another_server": self.for_another_server,
         }

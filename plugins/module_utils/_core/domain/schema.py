@@ -24,15 +24,29 @@ from .model import (
     DrillOptions,
     DumpOptions,
     Location,
+    LogOptions,
     Option,
     Policy,
     RunOptions,
+    Schedule,
     Selection,
+    StandbyOptions,
     options_of,
 )
 from .quantities import DURATION_PATTERN, SIZE_PATTERN, TIME_PATTERN
 
-JOB_CLASSES = (Connection, Location, Selection, DumpOptions, RunOptions, Policy, DrillOptions)
+JOB_CLASSES = (
+    Connection,
+    Location,
+    Selection,
+    DumpOptions,
+    RunOptions,
+    StandbyOptions,
+    Policy,
+    DrillOptions,
+    Schedule,
+    LogOptions,
+)
 
 # What a person may write into a file besides options.
 REMARKS = {

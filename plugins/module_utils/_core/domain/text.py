@@ -68,7 +68,7 @@ def backup_lines(backups: Sequence[Backup], now: datetime) -> list[str]:
     rows = [
         (
             *_name(backup),
-            _age(now - backup.created),
+            age_text(now - backup.created),
             human_size(backup.size),
             human_duration(backup.duration),
             backup.format,
@@ -93,7 +93,8 @@ def _name(backup: Backup) -> tuple[str, str]:
     return f"{backup.instance}/{backup.title}", backup.id.rpartition("/")[2]
 
 
-def _age(age: timedelta) -> str:
+def age_text(age: timedelta) -> str:
+    """Given an age, return it for people; what is from the future has none."""
     return "in the future" if age < timedelta() else human_duration(age)
 
 
@@ -142,7 +143,7 @@ def _statistics_row(item: Mapping[str, Any]) -> tuple[str, ...]:
         human_size(item["total_size"]),
         _size(item["average_size"]),
         item["newest"] or "-",
-        "-" if age is None else _age(timedelta(seconds=age)),
+        "-" if age is None else age_text(timedelta(seconds=age)),
         _size(item["newest_size"]),
         "-" if per_day is None else ("+" if per_day > 0 else "") + human_size(per_day),
         ", ".join(remarks),

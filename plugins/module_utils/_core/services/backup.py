@@ -26,11 +26,12 @@ from ..adapters.catalog import databases
 from ..adapters.client import as_connected, client_environment
 from ..adapters.observer import Observer
 from ..adapters.process import Cancellation, Processes
+from ..adapters.replay import Pause
 from ..domain import naming, space
 from ..domain.backups import Backup, Pin
 from ..domain.errors import LockedError, PgkeepError, SpaceError
 from ..domain.job import check_combinations
-from ..domain.model import Connection, DumpOptions, Location, RunOptions, Selection, build
+from ..domain.model import Connection, DumpOptions, Location, RunOptions, Selection, StandbyOptions, build
 from ..domain.outcomes import BackupResult, Outcome
 from ..domain.quantities import human_duration, human_size
 from ..domain.selection import choose, vanished
@@ -46,6 +47,7 @@ from .preparation import (
     resolve_compression,
     stages,
 )
+from .standby import standing_replay, take_turn
 
 
 def request_of(raw: Mapping[str, Any]) -> Request:
@@ -58,6 +60,7 @@ def request_of(raw: Mapping[str, Any]) -> Request:
         build(Selection, raw),
         build(DumpOptions, raw),
         build(RunOptions, raw),
+        build(StandbyOptions, raw),
     )
 
 
@@ -79,6 +82,9 @@ def backup(
         facts = server.server_facts(session)
         entries = server.databases(session)
         request = replace(request, connection=as_connected(request.connection, session.host))
+        turn = take_turn(session, request, facts, check)
+    if turn.elsewhere:
+        return BackupResult((), (), (), (), turn.notes, for_another_server=turn.elsewhere)
     client = tools.find(facts.version_num, request.run.bin_dir)
     choice = choose(entries, request.selection)
     subjects = [Subject(instance, "database", name) for name in choice.names]
@@ -86,6 +92,7 @@ def backup(
         subjects.insert(0, Subject(instance, "globals", None))
     before = {subject: stored(root, subject) for subject in subjects} if exists else {}
     outcomes = [Outcome(name, "database", "failed", reason) for name, reason in choice.missing]
+    pause = Pause()
     with client_environment(request.connection) as (environment, password_fds):
         around = Surroundings(
             request,
@@ -102,7 +109,8 @@ def backup(
         if check:
             outcomes += _planned(around, subjects, before)
         else:
-            outcomes += _taken(around, subjects, attend)
+            with standing_replay(around) as pause:
+                outcomes += _taken(around, subjects, attend)
     around.cancellation.check()
     gone = vanished(databases(root, instance), entries, request.selection)
     return BackupResult(
@@ -111,7 +119,8 @@ def backup(
         tuple(s.title for s in subjects if s.kind == "database" and not any(b.complete for b in before.get(s, ()))),
         # A folder alone may be all that is left of an attempt that failed.
         tuple(name for name in gone if stored(root, Subject(instance, "database", name))),
-        _cluster_note(around, before),
+        (*turn.notes, *pause.notes, *_cluster_note(around, before)),
+        tuple(pause.problems),
     )
 
 

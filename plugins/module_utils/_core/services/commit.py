@@ -169,7 +169,8 @@ def publish(
         "collection_version": VERSION,
         **about,
     }
-    data = manifest.serialize({key.name: document[key.name] for key in manifest.KEYS})
+    known = (key.name for key in manifest.KEYS if key.required or key.name in document)
+    data = manifest.serialize({name: document[name] for name in known})
     parsed = manifest.parse(data)  # what we would not believe is not written
     files.write_new(os.path.join(directory, naming.MANIFEST_NAME), data)
     state = State(pin=pin)

@@ -24,7 +24,7 @@ from ..domain.compression import ResolvedCompression
 from ..domain.dump_header import has_end
 from ..domain.errors import ServerError
 from ..domain.facts import DatabaseEntry, ServerFacts, properties
-from ..domain.model import Connection, DumpOptions, Location, RunOptions, Selection
+from ..domain.model import Connection, DumpOptions, Location, RunOptions, Selection, StandbyOptions
 from ..domain.patterns import left_out
 from ..domain.preflight import connect_problem, preflight_problems
 from .commit import Subject
@@ -43,6 +43,7 @@ class Request:
     selection: Selection
     dump: DumpOptions
     run: RunOptions
+    standby: StandbyOptions
 
     @property
     def limits(self) -> Limits:
@@ -167,6 +168,7 @@ def _about(
         "label": around.request.run.label,
         "server_version": around.server.version,
         "system_identifier": around.server.system_identifier,
+        "standby": around.server.is_standby,
         "tool_version": around.tools.version,
         "adopted": None,
     }

@@ -39,7 +39,7 @@ from ..domain.errors import DONE, ConfigurationError, PgkeepError, RepositoryErr
 from ..domain.globals_plan import Change
 from ..domain.globals_plan import Plan as GlobalsPlan
 from ..domain.job import check_connection
-from ..domain.model import Choice, Connection, RestoreOptions, build
+from ..domain.model import Choice, Connection, Repository, RestoreOptions, build
 from ..domain.outcomes import Outcome
 from ..domain.restoration import (
     TEMPORARY_PREFIX,
@@ -184,7 +184,7 @@ class Plan:
 def contents(raw: Mapping[str, Any], cancellation: Cancellation) -> str:
     """Given options as a user wrote them, return what pg_restore lists of the backup's archive; raise PgkeepError."""
     choice, options = build(Choice, raw), build(RestoreOptions, raw)
-    backup = choose(catalog.copies(repository.open_for_reading(choice.repository)), choice)
+    backup = choose(catalog.copies(_place(raw)), choice)
     document = catalog.read_manifest(backup.path)
     if document["format"] == "plain":
         raise ConfigurationError(f"{backup.id} is plain SQL, which has no list of contents: read {backup.path}")
@@ -192,6 +192,10 @@ def contents(raw: Mapping[str, Any], cancellation: Cancellation) -> str:
     with state.in_use(backup.path) as fd:
         way = Way(Connection(), tools.newest(options.bin_dir), environment, (fd,))
         return listed(_loading(backup, document, options, way, cancellation, superuser=True, alone=False))
+
+
+def _place(raw: Mapping[str, Any]) -> str:
+    return repository.open_for_reading(build(Repository, raw).repository)
 
 
 def _loading(
@@ -237,7 +241,7 @@ def restore(
     check_connection(raw)
     options, connection, choice = build(RestoreOptions, raw), build(Connection, raw), build(Choice, raw)
     stop, attend = cancellation or Cancellation(), observer or Observer()
-    backups = catalog.copies(repository.open_for_reading(choice.repository))
+    backups = catalog.copies(_place(raw))
     backup = choose(backups, choice)
     if backup.kind == "globals":
         return _restore_globals(backup, options, connection, check, stop)

@@ -7,9 +7,11 @@ from __future__ import annotations
 import io
 import os
 from datetime import timedelta
+from pathlib import Path
 from typing import IO
 
 import pytest
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.adapters.journal import Journal
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.adapters.observer import (
     LineObserver,
     Observer,
@@ -18,7 +20,7 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._core.adapters.obser
 )
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.outcomes import Outcome
 
-from ..domain.histories import a_backup
+from ..domain.histories import NOW, a_backup
 
 BACKUP = a_backup(size=183_400_000, duration=timedelta(seconds=75))
 
@@ -70,6 +72,26 @@ def test_off_a_terminal_there_is_one_line_for_each_database_and_one_for_each_war
     observer.finished(Outcome("a", "database", "fresh", "young"))
     observer.finished(Outcome("b", "database", "failed", "no", ("w1", "w2\n")))
     assert stream.getvalue() == "a: fresh, young\nb: failed\nb: warning: w1\nb: warning: w2\\n\n"
+
+
+def test_who_has_no_stream_leaves_the_warnings_to_who_has_one(tmp_path: Path) -> None:
+    outcomes = [Outcome("a", "database", "fresh", "young", ("w",)), Outcome("b\n", "database", "failed", "no")]
+    texts = {}
+    for name, stream in (("loud", io.StringIO()), ("silent", None)):
+        (tmp_path / name).mkdir()
+        journal = Journal(str(tmp_path / name), "run", None, lambda: NOW, pytest.fail)
+        observer = LineObserver(stream, journal)
+        for outcome in outcomes:
+            observer.finished(outcome)
+        observer.verified("x", "x: good")
+        lines = (tmp_path / name / "pgkeep.log").read_text().splitlines()[1:]
+        texts[name] = [line.partition(": ")[2] for line in lines]
+        assert journal.outcomes == outcomes
+        assert stream is None or stream.getvalue().splitlines() == texts[name]
+    assert texts == {
+        "loud": ["a: fresh, young", "a: warning: w", "b\\n: failed", "x: good"],
+        "silent": ["a: fresh, young", "b\\n: failed", "x: good"],
+    }
 
 
 def closed_pipe() -> IO[str]:

@@ -31,7 +31,7 @@ EVERYTHING = (OLD, PART, NEW, CUT, OTHER, SECOND, GLOBALS)
 
 
 def chosen(*backups: Backup, **raw: Any) -> Backup:
-    return choose(backups or EVERYTHING, build(Choice, {"repository": "/repository", **raw}))
+    return choose(backups or EVERYTHING, build(Choice, raw))
 
 
 def refusal(*backups: Backup, **raw: Any) -> str:
@@ -96,7 +96,7 @@ def test_what_is_not_there_is_told_with_what_there_is_instead(raw: dict[str, Any
 def test_an_empty_repository_has_nothing_to_choose_from() -> None:
     for raw in ({}, {"database": "shop"}, {"instance": "main"}, {"backup": "x"}):
         with pytest.raises(RepositoryError):
-            choose([], build(Choice, {"repository": "/repository", **raw}))
+            choose([], build(Choice, raw))
 
 
 def test_one_name_in_two_instances_asks_for_the_instance() -> None:
@@ -133,7 +133,7 @@ def test_what_is_chosen_fits_and_nothing_newer_does(
 ) -> None:
     backups, _now = history
     for name in {item.title for item in backups}:
-        wanted = Choice("/repository", database=name, partial=partial, verified=verified, before=before)
+        wanted = Choice(database=name, partial=partial, verified=verified, before=before)
         fitting = [
             item
             for item in backups

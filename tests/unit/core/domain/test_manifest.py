@@ -54,6 +54,7 @@ GOOD: dict[str, Any] = {
     "tool_version": "15.18",
     "database_size": 1000,
     "properties": {"owner": "postgres"},
+    "standby": False,
     "host": "db1",
     "collection_version": "0.1.0",
     "adopted": None,
@@ -94,9 +95,15 @@ def test_a_manifest_becomes_the_backup_that_it_describes() -> None:
     assert backup.complete
 
 
-@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("name", sorted(GOOD.keys() - {"standby"}))
 def test_every_key_is_required(name: str) -> None:
     assert name in refusal(changed(**{name: ...}))
+
+
+def test_a_manifest_from_before_standbys_were_noted_is_believed() -> None:
+    before = manifest.parse(changed(standby=...))
+    assert "standby" not in before
+    assert VALIDATOR.is_valid(before)
 
 
 @pytest.mark.parametrize("name", GOOD)

@@ -10,11 +10,6 @@ from __future__ import annotations
 class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
-  repository:
-    description:
-      - Directory of the repository. Created with mode 0700 if its parent exists.
-    type: path
-    required: true
   instance:
     description:
       - Name of the PostgreSQL server, as you call it. It is the first folder level of the repository.
