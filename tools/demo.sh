@@ -163,9 +163,11 @@ play() {
 
 demonstrate() {
   SECONDS=0
-  play playbooks/backup.yml
+  mkdir -p "$demo/etc/jobs.d"
+  play tools/demo/playbooks/configuration.yml
+  play playbooks/backup.yml -e job=main
   trade
-  play playbooks/backup.yml -e label=before-deployment -e databases=shop
+  play playbooks/backup.yml -e job=main -e label=before-deployment -e '{"databases": ["shop"]}'
   trade
   run_job
   play tools/demo/playbooks/retention.yml
@@ -178,7 +180,7 @@ demonstrate() {
 recover() {
   say "An accident: somebody deletes all orders of the shop"
   run_psql -d shop -c 'DELETE FROM shop.order_items' -c 'DELETE FROM shop.orders'
-  play playbooks/restore.yml -e database=shop -e replace=shop
+  play playbooks/restore.yml -e job=main -e database=shop -e replace=shop
   say "The shop has $("$programs/psql" -XAt -h "$(< "$demo/socket")" -U postgres -d shop -c 'SELECT count(*) FROM shop.orders') orders again"
 }
 
@@ -196,20 +198,8 @@ prove() {
   "$pgkeep" runbook --repository "$repository" --login-unix-socket "$(< "$demo/socket")" --path "$demo/runbook.md"
 }
 
-# The same without Ansible, as cron would do it. The job has no rules of its own, so it keeps ten backups.
+# The same without Ansible, as cron does it. The job has no rules of its own, so it keeps ten backups.
 run_job() {
-  mkdir -p "$demo/etc/jobs.d"
-  cat > "$demo/etc/jobs.d/shop.json" << J
-{
-  "repository": "$repository",
-  "instance": "demo",
-  "login_unix_socket": "$(< "$demo/socket")",
-  "bin_dir": "$programs",
-  "reserve": "50MB",
-  "databases": ["shop"],
-  "label": "after-deployment"
-}
-J
   say "\$ $pgkeep run shop --config-dir $demo/etc"
   "$pgkeep" run shop --config-dir "$demo/etc"
 }
@@ -217,6 +207,8 @@ J
 closing() {
   say "The backups are in $repository:"
   "$pgkeep" list --repository "$repository"
+  say "\$ $pgkeep status --config-dir $demo/etc"
+  "$pgkeep" status --config-dir "$demo/etc"
   say "Why these are kept:"
   "$pgkeep" prune --repository "$repository" --keep-last 2 --dry-run
   say "The demo took $SECONDS s. To go on, with the same command that cron would run on a host:"
