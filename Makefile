@@ -31,12 +31,13 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: test
-test: ## everything: installs what is missing, then lint, sanity, unit and integration tests
+test: ## everything: installs what is missing, then lint, sanity, unit and integration tests, and hosts
 	@tools/step.sh 'System packages' tools/system-packages.sh
 	@tools/step.sh 'Python environment' $(MAKE) venv
 	@tools/step.sh 'Lint' $(MAKE) lint
 	@tools/step.sh 'Sanity (ansible-test)' $(MAKE) sanity
 	@tools/step.sh 'Tests' $(MAKE) pytest
+	@tools/step.sh 'Hosts (molecule)' $(MAKE) molecule
 
 .PHONY: venv
 venv: .venv/installed $(link) ## .venv with everything that development needs, at fixed versions
@@ -79,6 +80,14 @@ unit: venv ## unit tests
 integration: venv ## integration tests, with real PostgreSQL servers
 	$(in_venv) pytest tests/integration $(ARGS)
 
+.PHONY: molecule
+molecule: content ## the roles on hosts in containers (ARGS="-s fleet"); more with tools/molecule.sh
+	tools/molecule.sh test $(ARGS)
+
+.PHONY: molecule-clean
+molecule-clean: ## remove the hosts, their network and their images
+	tools/molecule.sh purge
+
 .PHONY: bench
 bench: content ## benchmarks
 	$(in_venv) .venv/bin/python -m tests.bench $(ARGS)
@@ -102,6 +111,7 @@ build: venv ## the collection's archive, into .cache/build
 .PHONY: clean
 clean: ## remove all that make has made
 	if [ -d .cache/demo ]; then tools/demo.sh clean; fi
+	if [ -d .cache/molecule ]; then tools/molecule.sh clean; fi
 	rm -rf .ansible .cache .hypothesis .venv tests/output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

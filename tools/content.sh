@@ -5,22 +5,23 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python=.venv/bin/python
-collections=(community/postgresql)
+# The last two are for the hosts of molecule: how Ansible reaches a container.
+collections=(community/postgresql containers/podman community/docker)
 
-# The release that belongs to the ansible-core of requirements/dev.txt.
-version=$("$python" -c 'import sys; print("12.3.0" if sys.version_info < (3, 12) else "14.5.0")')
+# One release for every Python: its collections work with both versions of ansible-core in requirements/dev.txt.
+version=14.5.0
 wanted="ansible $version: ${collections[*]}"
 stamp=.cache/content/contents
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then exit 0; fi
 
-rm -rf .cache/content
-mkdir -p .cache/content
-download=$(mktemp -d)
+mkdir -p .cache
+download=$(mktemp -d .cache/content-XXXXXX)
 trap 'rm -rf "$download"' EXIT
-"$python" -m pip download --quiet --quiet --disable-pip-version-check --no-deps --only-binary :all: --dest "$download" "ansible==$version"
+"$python" -m pip download --quiet --quiet --disable-pip-version-check --no-deps --only-binary :all: --python-version 3.13 --dest "$download" "ansible==$version"
 "$python" - "$download"/ansible-*.whl "${collections[@]}" << 'P'
 import sys
 import zipfile
+from pathlib import Path
 
 wheel, *collections = sys.argv[1:]
 with zipfile.ZipFile(wheel) as archive:
@@ -29,6 +30,8 @@ with zipfile.ZipFile(wheel) as archive:
         members = [name for name in archive.namelist() if name.startswith(start)]
         if not members:
             sys.exit(f"{wheel} has no {collection}")
-        archive.extractall(".cache/content", members)
+        archive.extractall(Path(wheel).with_name("content"), members)
 P
-echo "$wanted" > "$stamp"
+echo "$wanted" > "$download/content/contents"
+rm -rf .cache/content
+mv "$download/content" .cache/content

@@ -4,6 +4,7 @@
 set -euo pipefail
 
 python=${PYTHON:-python3}
+PATH=$PATH:/usr/sbin:/sbin # which an ordinary user may not have
 missing=()
 
 # need PACKAGE COMMAND...: the package is missing where COMMAND fails
@@ -20,6 +21,20 @@ has_venv() { ! command -v "$python" || "$python" -c 'import ensurepip'; }
 
 has_libpq() { compgen -G '/usr/lib/*/libpq.so.5'; }
 
+has_network() { [ -x "/usr/lib/podman/$1" ]; }
+
+# Hosts in containers: with podman, which without mmdebstrap needs a registry of images, or with docker where it runs.
+need_hosts() {
+  if command -v docker && docker info; then return; fi > /dev/null 2>&1
+  need aardvark-dns has_network aardvark-dns
+  need crun command -v crun
+  need iptables command -v iptables
+  need mmdebstrap command -v mmdebstrap
+  need netavark has_network netavark
+  need nftables command -v nft
+  need podman command -v podman
+}
+
 need bubblewrap command -v bwrap
 need postgresql has_server
 need libpq5 has_libpq
@@ -30,6 +45,7 @@ need strace command -v strace
 need "$(basename "$python")-venv" has_venv
 need util-linux command -v setpriv
 need zstd command -v zstd
+need_hosts
 
 [ "${#missing[@]}" -gt 0 ] || exit 0
 
