@@ -184,9 +184,9 @@ build() {
   done
 }
 
-# Both releases at the same time; what the programs print is kept for the case that one fails.
+# All releases at the same time; what the programs print is kept for the case that one fails.
 build_images() {
-  local one another suite failed=() log=$root/.cache/molecule/image
+  local suite one two three failed=() log=$root/.cache/molecule/image
   tag=$(image_tag)
   mkdir -p "${log%/*}"
   exec 3>&2
@@ -194,9 +194,12 @@ build_images() {
   build bookworm server sudo > "$log-bookworm.log" 2>&1 &
   one=$!
   build trixie plain two-majors > "$log-trixie.log" 2>&1 &
-  another=$!
+  two=$!
+  build bullseye server > "$log-bullseye.log" 2>&1 &
+  three=$!
   wait "$one" || failed+=(bookworm)
-  wait "$another" || failed+=(trixie)
+  wait "$two" || failed+=(trixie)
+  wait "$three" || failed+=(bullseye)
   exec 3>&-
   said=2
   [ "${#failed[@]}" -gt 0 ] || return 0

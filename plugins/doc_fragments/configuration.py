@@ -386,7 +386,7 @@ options:
     suboptions:
       name:
         description:
-          - 'Name of the job: letters, digits, C(_) and C(-). Its file is C(jobs.d/NAME.json).'
+          - 'Name of the job: letters, digits, C(_) and C(-), and no C(-) at the beginning. Its file is C(jobs.d/NAME.json).'
         type: str
         required: true
       login_host:

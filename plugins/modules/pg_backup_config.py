@@ -39,6 +39,10 @@ notes:
     same name; a copy is then kept beside it, with a name that ends in C(.before-ansible). The same goes for
     C(defaults.json) and the password file. Where O(defaults) says nothing, a C(defaults.json) that was written by hand
     counts.
+  - A job that was written by hand never changes its meaning. Where it takes something from a C(defaults.json) that was
+    written by hand too, and O(defaults) does not say the same, the module fails. It also fails where such a job and one of
+    O(jobs) have repository, instance and databases in common and different rules of retention, because one would delete
+    what the other keeps.
   - A job cannot say V(null) here, which in a file means that a value of O(defaults) does not count. To switch off a rule of
     retention, say 0.
   - Paths inside O(defaults) and O(jobs) are absolute. C(~) is not replaced, because it would be the home of another user.

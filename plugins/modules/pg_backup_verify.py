@@ -22,7 +22,8 @@ description:
     them.
   - The task fails where a backup is no good, after all of them were verified.
   - With O(job) it verifies the backups of the databases that the job of that name on the host is for, in its
-    repository and instance. Of its other options only those of drills count here.
+    repository and instance. Of its other options only those of drills count here. Where there is no backup of them at
+    all it fails, unless the job's C(run_on) is other than V(any).
 requirements:
   - Python 3.9 or newer on the host
   - pg_restore of the version that took the backup, or newer, for O(level=archive)
@@ -332,6 +333,13 @@ not_due:
   type: int
   returned: always
   sample: 20
+for_another_server:
+  description:
+    - Why there is nothing to verify on this host, where it has no backup of the O(job) and the job's C(run_on) leaves
+      them to another server, so that this is no failure. Empty otherwise.
+  type: str
+  returned: always
+  sample: ""
 protections:
   description: What a drill protects the host against and what not, in whole sentences. Empty for lower levels.
   type: list

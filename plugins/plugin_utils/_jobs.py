@@ -12,17 +12,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain import schedule
-from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.configuration import JOB_NAME_PATTERN
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.configuration import job_name_problem
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.errors import ConfigurationError
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.model import (
     CONFIG_DIRECTORY,
     Schedule,
     options_of,
 )
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.schema import JOB_CLASSES, did_you_mean
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Neither a shell, nor cron (%), nor systemd (%, $, quotes) takes any of these for something else.
 _PLAIN = re.compile(r"[A-Za-z0-9_./@:,=+-]*")
+_KNOWN = {name for options in JOB_CLASSES for name in options_of(options)}
 _HEADER = """\
 # Managed by Ansible: changes here are lost.
 # When the jobs of pgkeep begin, in the time zone of this host. What each does is in {config_dir}/jobs.d.
@@ -45,7 +47,12 @@ def _options(written: Any, what: str) -> dict[str, Any]:
         return {}
     if not isinstance(written, Mapping):
         raise ConfigurationError(f"resolve_jobs: {what} must be a dictionary of options")
-    return {str(name): written[name] for name in written}
+    options = {str(name): written[name] for name in written}
+    # Said here, before a module is given what may be a misspelt password, which Ansible would show with -vvv.
+    for name in options:
+        if name not in _KNOWN:
+            raise ConfigurationError(f"resolve_jobs: {what}: {name} is not an option{did_you_mean(name, _KNOWN)}")
+    return options
 
 
 def _resolved(name: Any, options: dict[str, Any], host: str, common: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,11 +69,8 @@ def _resolved(name: Any, options: dict[str, Any], host: str, common: Mapping[str
 
 
 def _check_name(name: Any, filter_name: str) -> None:
-    # A name that begins with - would be an option to the command.
-    if not isinstance(name, str) or not re.fullmatch(JOB_NAME_PATTERN.replace("$", r"\Z"), name) or name[0] == "-":
-        raise ConfigurationError(
-            f"{filter_name}: {name!r} is not the name of a job: letters, digits, _ and - are allowed, and no - at its begin"
-        )
+    if job_name_problem(name):
+        raise ConfigurationError(f"{filter_name}: {job_name_problem(name)}")
 
 
 def crontab(

@@ -1,7 +1,10 @@
 # Copyright: pgkeep contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Measure and write docs/benchmarks.md: `make bench`, or with ARGS="--megabytes 200 --rounds 3" for a quick look."""
+"""Measure and write docs/benchmarks.md: `make bench`, or with ARGS="--megabytes 200 --rounds 3" for a quick look.
+
+ARGS="--only fleet" measures only what a fleet costs, and replaces that section of the page.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from tests.bench import fleet
 from tests.bench.measure import Case, Run, median, ratio, rounds
 from tests.bench.sample import fill
 from tests.postgres import CELERP, DEBIAN, Server, find_installation
@@ -317,12 +321,23 @@ def page(sections: Sequence[tuple[str, str, Mapping[str, Sequence[Run]]]], setti
     return "\n".join(lines) + "\n"
 
 
+def with_section(text: str, lines: Sequence[str]) -> str:
+    """Given the page and the lines of a section, return the page with it, in place of one of that title."""
+    parts = text.rstrip("\n").split("\n\n## ")
+    new = "\n".join(lines).removeprefix("## ")
+    title = new.partition("\n")[0]
+    found = [number for number, part in enumerate(parts) if number and part.partition("\n")[0] == title]
+    where = found[0] if found else len(parts)
+    return "\n\n## ".join([*parts[:where], new, *parts[where + len(found) :]]) + "\n"
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--megabytes", type=int, default=1000, help="size of the sample as plain dump")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--backups", type=int, default=100_000, help="backups in the large repository")
     parser.add_argument("--tables", type=int, default=10_000, help="tables in the database of many tables")
+    parser.add_argument("--only", choices=["fleet"], help="measure this alone, and leave the rest of the page")
     parser.add_argument("--output", type=Path, default=ROOT / "docs/benchmarks.md")
     return parser.parse_args()
 
@@ -357,6 +372,16 @@ def recovery(
 def main() -> None:
     """Measure everything and write the page."""
     arguments = _arguments()
+    if not arguments.only:
+        arguments.output.write_text(measured(arguments))
+    with tempfile.TemporaryDirectory(prefix="pgkeep-bench-", dir="/var/tmp") as place:
+        lines = fleet.section(Path(place), arguments.rounds, _say)
+    arguments.output.write_text(with_section(arguments.output.read_text(), lines))
+    _say(f"written: {arguments.output}")
+
+
+def measured(arguments: argparse.Namespace) -> str:
+    """Measure everything but the fleet; return the page."""
     sections: list[tuple[str, str, Mapping[str, Sequence[Run]]]] = []
     with tempfile.TemporaryDirectory(prefix="pgkeep-bench-", dir="/var/tmp") as place:
         where = Path(place)
@@ -387,8 +412,7 @@ def main() -> None:
         remark = f"{arguments.backups:,} backups of 100 databases in one repository."
         sections.append(("A large repository", remark, results))
     settings = f"Sample database of about {arguments.megabytes} MB as plain dump, {arguments.rounds} rounds"
-    arguments.output.write_text(page(sections, settings))
-    _say(f"written: {arguments.output}")
+    return page(sections, settings)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from tests.integration.samples import locked_table
-from tests.keeper import ROOT, Keeper, assert_untouched, finish, manifests, snapshot
+from tests.keeper import Keeper, assert_untouched, finish, manifests, snapshot
+from tests.playbook import results, run_tasks
 from tests.postgres import Server, quote_identifier
 
 NAMES = ("../../etc/passwd", "new\nline", "$(touch /tmp/pgkeep-trap)", "{{ 7 * 7 }}", "{% raw %}", "-x", "a=b", "é'\"")
@@ -30,24 +27,11 @@ def unsafe(value: Any) -> Any:
 def play(directory: Path, *tasks: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Given modules with options, run one after the other and return their results."""
     written = [
-        {f"pgkeep.backup.{name}": {key: unsafe(value) for key, value in options.items()}, "ignore_errors": True}
-        for name, options in tasks
+        {f"pgkeep.backup.{name}": {key: unsafe(value) for key, value in options.items()}} for name, options in tasks
     ]
-    (directory / "play.yml").write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": written}]))
-    environment = {
-        **os.environ,
-        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache" / "collections"),
-        "ANSIBLE_HOME": str(directory / "ansible"),
-        "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default",
-    }
-    program = Path(sys.executable).with_name("ansible-playbook")
-    command = [program, "-v", "-i", "localhost,", "-c", "local", directory / "play.yml"]
-    command += ["-e", f"ansible_python_interpreter={sys.executable}"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = run_tasks(directory, written, "-v")
     assert "Traceback" not in done.stdout + done.stderr
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("ok: ", "changed: ", "fatal: "))]
-    assert len(lines) == len(tasks), done.stdout + done.stderr
-    return [{**json.loads(line[line.index("=> ") + 3 :]), "failed": line.startswith("fatal: ")} for line in lines]
+    return results(done, len(tasks))
 
 
 def options(keeper: Keeper, **more: Any) -> dict[str, Any]:

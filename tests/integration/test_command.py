@@ -41,7 +41,7 @@ from tests.keeper import (
 )
 from tests.postgres import Server
 
-COMMANDS = ("backup", "list", "stats", "prune", "run", "adopt", "check-config")
+COMMANDS = ("backup", "list", "stats", "status", "prune", "run", "adopt", "check-config")
 NewDatabase = Callable[..., str]
 NewRole = Callable[..., str]
 

@@ -9,11 +9,8 @@ from __future__ import annotations
 import argparse
 import ast
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +23,7 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain import 
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.schema import JOB_CLASSES, job_schema
 
 from tests.keeper import ROOT, Done, Keeper
+from tests.playbook import results, run_tasks
 from tests.postgres import Server, quote_identifier
 
 PLUGINS = ROOT / "plugins"
@@ -160,25 +158,10 @@ class Playbook:
                 f"pgkeep.backup.{module}": {**accepted(module, self.defaults), **options},
                 "check_mode": bool(given.get("check")),
                 "diff": True,
-                "ignore_errors": True,
             })  # fmt: skip
-        play = [{"hosts": "localhost", "gather_facts": False, "tasks": written}]
-        (self.directory / "play.yml").write_text(json.dumps(play))
-        environment = {
-            **os.environ,
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache" / "collections"),
-            "ANSIBLE_HOME": str(self.directory / "ansible"),
-            "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default",
-            "PGHOST": "/nowhere",
-        }
-        program = Path(sys.executable).with_name("ansible-playbook")
-        command = [program, "-v", "-i", "localhost,", "-c", "local", self.directory / "play.yml"]
-        command += ["-e", f"ansible_python_interpreter={sys.executable}"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = run_tasks(self.directory, written, "-v", PGHOST="/nowhere")
         self.output = done.stdout
-        lines = [line for line in done.stdout.splitlines() if re.match(r"(ok|changed|fatal): .* => \{", line)]
-        assert len(lines) == len(tasks), done.stdout + done.stderr
-        return [{**json.loads(line[line.index("=> ") + 3 :]), "failed": line.startswith("fatal: ")} for line in lines]
+        return results(done, len(tasks))
 
 
 @pytest.fixture(scope="module")
@@ -298,8 +281,16 @@ def place_of_another() -> Iterator[Path]:
 
 @pytest.mark.needs_root
 def test_a_module_that_runs_as_root_works_as_the_owner_and_leaves_nothing_else(
-    debian_server: Server, samples: dict[str, str], place_of_another: Path, tmp_path: Path
+    debian_server: Server,
+    samples: dict[str, str],
+    place_of_another: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    scratch = place_of_another.with_name("tmp")  # where Ansible unpacks the module
+    scratch.mkdir()
+    scratch.chmod(0o1777)
+    monkeypatch.setenv("TMPDIR", str(scratch))
     playbook = Playbook(
         tmp_path,
         repository=str(place_of_another),
@@ -309,7 +300,6 @@ def test_a_module_that_runs_as_root_works_as_the_owner_and_leaves_nothing_else(
         bin_dir=str(debian_server.bindir),
         reserve="0",
     )
-    before = set(Path("/tmp").glob("ansible*"))
     results = playbook.play(
         ("pg_backup", {"databases": ["sample"]}),
         ("pg_backup", {"databases": ["sample", "missing"], "format": "directory"}),
@@ -324,7 +314,7 @@ def test_a_module_that_runs_as_root_works_as_the_owner_and_leaves_nothing_else(
     assert len(results[3]["deleted"]) == 2
     assert len(re.findall(r"^-DELETE  main/", playbook.output, re.MULTILINE)) == 2
     assert {path.owner() for path in (place_of_another, *place_of_another.rglob("*"))} == {"nobody"}
-    assert set(Path("/tmp").glob("ansible*")) == before
+    assert list(scratch.iterdir()) == []
     assert debian_server.password not in json.dumps(results)
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -95,6 +96,26 @@ def test_a_job_without_any_backup_is_a_failure_that_says_so(host: Host, command:
     said = "has no backup of this job's databases in instance main: run the job first\n"
     assert done.err == f"pgkeep: error: {host.keeper.repository} {said}"
     assert host.do(command, "new", "--json").json["verifications"] == []
+
+
+@pytest.mark.parametrize("command", ["verify", "drill"])
+def test_a_job_whose_backups_another_server_takes_is_no_failure_as_long_as_there_is_none_here(
+    host: Host, tmp_path: Path, command: str
+) -> None:
+    log_dir = tmp_path / "log"
+    log_dir.mkdir()
+    host.job("pair", instance="pair", run_on="standby", log_dir=str(log_dir))
+    repository = host.keeper.repository
+    said = f"{repository} has no backup of this job's databases in instance pair: with run_on standby another server takes them"
+    assert host.do(command, "pair") == Done(0, f"nothing to do here: {said}\n", "")
+    assert host.do(command, "pair", "--quiet") == Done(0, "", "")
+    assert host.do(command, "pair", "--json").json["for_another_server"] == said
+    records = [json.loads(line) for line in (log_dir / "history.jsonl").read_text().splitlines()]
+    assert [(record["exit_code"], record["message"]) for record in records] == [(0, said)] * 3
+    host.job("pair", instance="pair", run_on="primary", databases=["shop", "crm"])
+    assert host.do("run", "pair").code == 4  # crm is not there
+    done = host.do("verify", "pair")
+    assert (done.code, done.err) == (4, "pgkeep: error: there is no backup of 'crm'\n")
 
 
 def test_a_database_that_a_job_names_and_that_has_no_backup_is_a_failure(host: Host) -> None:

@@ -16,18 +16,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.adapters import lock
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.history import json_schema
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.naming import LOCK_NAME
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.version import VERSION
 
 from tests.integration.samples import locked_table
 from tests.integration.test_full_disk import PAGE, disk
-from tests.keeper import ROOT, Done, Keeper, finish, manifests, write_job
+from tests.keeper import ROOT, Done, Keeper, finish, manifests, until, write_job
 from tests.postgres import Server
 
 LINE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ) pgkeep\[(\d+)\] (\S+) (\S+): (.*)")
@@ -306,6 +308,34 @@ def test_a_run_that_is_ended_from_outside_says_so_and_what_it_had_done(
     assert (record["exit_code"], record["message"]) == (143, said)
     assert ("@globals", "done") in [(item["database"], item["status"]) for item in record["databases"]]
     assert record["databases"][0]["id"] in [item["id"] for item in described(keeper)]
+
+
+@pytest.mark.parametrize("command", ["prune", "run"])
+def test_a_prune_that_is_ended_from_outside_says_what_it_had_deleted(
+    keeper: Keeper, log: Log, fresh_database: NewDatabase, tmp_path: Path, command: str
+) -> None:
+    for name in ("ended_1", "ended_2"):
+        fresh_database(keeper.server, name)
+    options = {"include": ["ended_[12]"], "globals": False, "keep_last": 1, "wait": "1h"}
+    place = write_job(tmp_path / "etc", "nightly", **job_of(keeper, **options))
+    for _unused in range(2):
+        assert keeper.backup("ended_1", "ended_2", "--no-globals").code == 0
+    keeper.server.psql("DROP DATABASE ended_2")  # its backups stay, and no run waits for their lock
+    gone = min(item["id"] for item in keeper.listed("ended_1"))
+    lock_file = str(keeper.repository / "main" / "ended_2" / LOCK_NAME)
+    with lock.hold(lock_file, "ended_2", "test", timedelta(), lambda: datetime.now(timezone.utc), lambda: None):
+        words = ("run", "nightly") if command == "run" else ("prune", "--job=nightly")
+        running = keeper.start(*words, place, log.option, "--quiet")
+        until(lambda: not (keeper.repository / gone).exists(), "the first database is pruned")
+        running.terminate()
+        done = finish(running)
+    (record,) = log.history()
+    assert (done.code, record["exit_code"]) == (143, 143)
+    assert gone in record["deleted"]
+    assert {item.rpartition("/")[0] for item in record["deleted"]} == {"main/ended_1"}
+    assert [text for text in log.texts() if text.startswith("deleted ")] == [
+        f"deleted {item}" for item in record["deleted"]
+    ]
 
 
 @pytest.mark.parametrize(

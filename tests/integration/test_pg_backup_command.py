@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from tests.playbook import results, run_tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,23 +24,11 @@ def play(directory: Path, *tasks: dict[str, Any]) -> list[dict[str, Any]]:
     for options in tasks:
         check = options.pop("check_mode", False)
         defaults = {"path": str(directory / "bin" / "pgkeep"), "interpreter": sys.executable}
-        written.append({MODULE: {**defaults, **options}, "check_mode": check, "ignore_errors": True})
+        written.append({MODULE: {**defaults, **options}, "check_mode": check})
     (directory / "bin").mkdir(exist_ok=True)
-    (directory / "play.yml").write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": written}]))
-    environment = {
-        **os.environ,
-        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache" / "collections"),
-        "ANSIBLE_HOME": str(directory / "ansible"),
-        "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default",
-    }
-    program = Path(sys.executable).with_name("ansible-playbook")
-    command = [program, "-v", "-i", "localhost,", "-c", "local", directory / "play.yml"]
-    command += ["-e", f"ansible_python_interpreter={sys.executable}"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = run_tasks(directory, written, "-v")
     assert "DEPRECATION WARNING" not in done.stdout + done.stderr
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("ok: ", "changed: ", "fatal: "))]
-    assert len(lines) == len(tasks), done.stdout + done.stderr
-    return [json.loads(line[line.index("=> ") + 3 :]) for line in lines]
+    return results(done, len(tasks))
 
 
 def test_the_command_is_installed_once_and_check_mode_says_so(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.integration.test_secrets import PASSWORD, assert_silent
-from tests.keeper import ROOT
+from tests.playbook import run_tasks
 from tests.postgres import Server
 
 MODULE = "pgkeep.backup.pg_backup_config"
@@ -45,22 +44,10 @@ class Host:
         for options in tasks:
             given = {"config_dir": str(self.etc), "owner": owner, **options}
             check = given.pop("check_mode", False)
-            written.append({MODULE: given, "check_mode": check, "ignore_errors": True})
-        play = [{"hosts": "localhost", "gather_facts": False, "tasks": written}]
+            written.append({MODULE: given, "check_mode": check})
         controller = Path(tempfile.mkdtemp(prefix="controller-", dir=self.directory))
-        (controller / "play.yml").write_text(json.dumps(play))
-        environment = {
-            **os.environ,
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache" / "collections"),
-            "ANSIBLE_HOME": str(controller / "ansible"),
-            "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default",
-            "ANSIBLE_LOG_PATH": str(controller / "log"),
-            "PGKEEP_TEST_SECRET": secret,
-        }
-        program = Path(sys.executable).with_name("ansible-playbook")
-        command = [program, "-vvv", "--diff", "-i", "localhost,", "-c", "local", controller / "play.yml"]
-        command += ["-e", f"ansible_python_interpreter={sys.executable}"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        environment = {"ANSIBLE_LOG_PATH": str(controller / "log"), "PGKEEP_TEST_SECRET": secret}
+        done = run_tasks(controller, written, "-vvv", "--diff", **environment)
         self.output = done.stdout
         said = done.stdout + done.stderr + (controller / "log").read_text()
         assert_silent(said, said)

@@ -7,9 +7,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.listi
 
 from tests.integration.samples import Engine, contents, make_sample
 from tests.keeper import ROOT, write_job
+from tests.playbook import run_playbook
 from tests.postgres import Server, quote_identifier
 
 
@@ -56,16 +55,8 @@ class Playbook:
         }
         written = {"all": {"hosts": dict.fromkeys(hosts), "vars": known}}
         (self.directory / "inventory.json").write_text(json.dumps(written))
-        environment = {
-            **os.environ,
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache" / "collections"),
-            "ANSIBLE_HOME": str(self.directory / "ansible"),
-            "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default",
-        }
-        program = Path(sys.executable).with_name("ansible-playbook")
-        command = [program, "-i", self.directory / "inventory.json", ROOT / f"playbooks/{name}.yml", *arguments]
-        command += ["-e", json.dumps(variables)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        place = ("-i", self.directory / "inventory.json", "-e", json.dumps(variables))
+        done = run_playbook(self.directory, ROOT / f"playbooks/{name}.yml", *place, *arguments)
         print(done.stdout)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import subprocess
-import sys
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +16,8 @@ from typing import Any
 import pytest
 
 from tests.integration.samples import locked_table
-from tests.keeper import ROOT, Keeper, command_line, finish, processes_in, write_job
+from tests.keeper import Keeper, command_line, finish, processes_in, write_job
+from tests.playbook import run_tasks
 
 PASSWORD = "Mark:er\\4711'\"$ é"
 FORMS = {
@@ -89,20 +87,8 @@ def test_nothing_gives_a_password_away_while_a_run_goes_on_or_afterwards(
 
 def play(directory: Path, tasks: list[dict[str, Any]]) -> str:
     """Given tasks that find the password in the environment, run them with all that Ansible can say; return it."""
-    play = {"hosts": "localhost", "gather_facts": False, "tasks": [{**task, "ignore_errors": True} for task in tasks]}
-    (directory / "play.yml").write_text(json.dumps([play]))
-    environment = {
-        **os.environ,
-        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache" / "collections"),
-        "ANSIBLE_HOME": str(directory / "ansible"),
-        "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default",
-        "ANSIBLE_LOG_PATH": str(directory / "log"),
-        "PGKEEP_TEST_SECRET": PASSWORD,
-    }
-    program = Path(sys.executable).with_name("ansible-playbook")
-    command = [program, "-vvv", "--diff", "-i", "localhost,", "-c", "local", directory / "play.yml"]
-    command += ["-e", f"ansible_python_interpreter={sys.executable}"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    environment = {"ANSIBLE_LOG_PATH": str(directory / "log"), "PGKEEP_TEST_SECRET": PASSWORD}
+    done = run_tasks(directory, tasks, "-vvv", "--diff", **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr + (directory / "log").read_text()
 

@@ -289,9 +289,12 @@ def test_a_job_for_another_server_prunes_nothing_and_says_so(keeper: Keeper, clu
         assert keeper.backup("postgres").code == DONE
     place = {"login_unix_socket": str(cluster.standby.socket_dir), "bin_dir": str(cluster.standby.bindir)}
     common = {"repository": str(keeper.repository), "databases": ["postgres"], "keep_last": 1, "reserve": "0"}
-    config = write_job(tmp_path / "etc", "night", run_on="primary", **place, **common)
+    config = write_job(tmp_path / "etc", "night", run_on="primary", log_dir=str(tmp_path), **place, **common)
     done = keeper.run("run", config, "night")
-    assert done == Done(DONE, "nothing to do here: this server is a standby, and run_on is primary\n", "")
+    why = "this server is a standby, and run_on is primary"
+    assert done == Done(DONE, f"nothing to do here: {why}\n", "")
+    record = json.loads((tmp_path / "history.jsonl").read_text())
+    assert (record["exit_code"], record["message"], record["databases"]) == (DONE, why, [])
     told = keeper.run("run", config, "night", "--json").json
     assert (told["backup"]["for_another_server"] != "", told["prune"]) == (True, None)
     assert len(keeper.listed()) == 2

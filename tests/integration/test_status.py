@@ -7,11 +7,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
@@ -20,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests.keeper import ROOT, Done, Keeper, finish, snapshot, write_job
+from tests.keeper import Done, Keeper, finish, snapshot, write_job
+from tests.playbook import results, run_tasks
 from tests.postgres import Server
 
 SECRET = "s3cret-marker"
@@ -67,27 +66,11 @@ class Host:
 
     def play(self, *tasks: tuple[str, dict[str, Any]], check: bool = False) -> list[dict[str, Any]]:
         """Given modules and their options, return the results of the tasks."""
-        written = [
-            {f"pgkeep.backup.{module}": {"config_dir": str(self.place), **options}, "ignore_errors": True}
-            for module, options in tasks
-        ]
-        play = [{"hosts": "localhost", "gather_facts": False, "tasks": written}]
-        (self.directory / "play.yml").write_text(json.dumps(play))
-        environment = {
-            **os.environ,
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache" / "collections"),
-            "ANSIBLE_HOME": str(self.directory / "ansible"),
-            "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default",
-        }
-        program = Path(sys.executable).with_name("ansible-playbook")
-        command = [program, "-v", "-i", "localhost,", "-c", "local", self.directory / "play.yml"]
-        command += ["-e", f"ansible_python_interpreter={sys.executable}", *(["--check"] if check else [])]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        written = [{f"pgkeep.backup.{module}": {"config_dir": str(self.place), **options}} for module, options in tasks]
+        done = run_tasks(self.directory, written, "-v", *(["--check"] if check else []))
         assert "Traceback" not in done.stdout + done.stderr
         assert SECRET not in done.stdout + done.stderr
-        lines = [line for line in done.stdout.splitlines() if line.startswith(("ok: ", "changed: ", "fatal: "))]
-        assert len(lines) == len(tasks), done.stdout + done.stderr
-        return [{**json.loads(line[line.index("=> ") + 3 :]), "failed": line.startswith("fatal: ")} for line in lines]
+        return results(done, len(tasks))
 
 
 @pytest.fixture

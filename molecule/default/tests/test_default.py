@@ -56,7 +56,7 @@ def test_every_entry_of_the_crontab_works_when_it_is_run_as_cron_would(host, pgk
     environment = "env -i HOME=/var/lib/postgresql LOGNAME=postgres SHELL=/bin/sh PATH=/usr/bin:/bin"
     for action in ("run", "verify", "drill"):
         _, user, command = entries(host)[action]
-        done = host.run(f"cd / && {environment} runuser --user={user} -- /bin/sh -c %s", command)
+        done = host.run(f"cd / && {environment} /usr/sbin/runuser --user={user} -- /bin/sh -c %s", command)
         assert (done.rc, done.stdout, done.stderr) == (0, "", ""), action
     (job,) = pgkeep(HOST, "status")["jobs"]
     assert {item["database"] for item in job["databases"]} == {"@globals", "postgres", "shop", "stock"}
@@ -78,11 +78,11 @@ def test_the_log_says_what_was_done_and_logrotate_rotates_it(host):
     host.check_output("logrotate --force /etc/logrotate.d/pgkeep")
     assert host.file("/var/log/pgkeep/pgkeep.log.1").content_string == before
     assert not host.file("/var/log/pgkeep/pgkeep.log").exists
+    assert "last drill" in host.check_output("pgkeep status"), "the history of before is still read"
     host.check_output("runuser --user=postgres -- pgkeep prune --job main --quiet")
     assert "main prune: deleted 0 backups" in host.file("/var/log/pgkeep/pgkeep.log").content_string
     host.check_output("logrotate --force /etc/logrotate.d/pgkeep")
     assert host.file("/var/log/pgkeep/pgkeep.log.2.gz").exists
-    assert "last drill" in host.check_output("pgkeep status"), "the history of before is still read"
 
 
 def test_an_operator_gets_a_database_back(host, sql):

@@ -53,9 +53,23 @@ _Done = dict[str, Any]
 UseCase = Callable[[dict[str, Any], bool, Clock, Cancellation], Result]
 
 
+class _Module(AnsibleModule):
+    """A module that writes to the host's journal only what has no secret in it."""
+
+    def _log_invocation(self) -> None:
+        """Log the options as Ansible does, but for those that have options inside.
+
+        Ansible logs these as Python writes them, and does not recognise a password with a quote or a backslash then.
+        """
+        params = self.params
+        self.params = {name: value for name, value in params.items() if not isinstance(value, (dict, list))}
+        super()._log_invocation()
+        self.params = params
+
+
 def run(use_case: UseCase, *classes: type, **kwargs: Any) -> NoReturn:
     """Given a use case, the model's classes with its options and more for AnsibleModule, run it and end the module."""
-    module = AnsibleModule(argument_spec=argument_spec(*classes), supports_check_mode=True, **kwargs)
+    module = _Module(argument_spec=argument_spec(*classes), supports_check_mode=True, **kwargs)
     scrub_environment(os.environ)
     params = _params(module)
 

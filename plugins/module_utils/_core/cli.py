@@ -192,7 +192,7 @@ def _backup(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancell
     if arguments.get("databases"):
         options.pop("include", None)  # the job's; names on the command line are more exact
     result = backup(options, arguments["dry_run"], clock, cancellation, console.observer())
-    console.note(result.message, outcome_entries(result.outcomes))
+    console.note(result.message or result.for_another_server, outcome_entries(result.outcomes))
     if arguments["json"]:
         console.print_json(result.to_json())
     _report_backup(result, arguments["dry_run"])
@@ -278,11 +278,12 @@ def _prune(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancella
     from .services.job import prune_job
     from .services.prune import prune
 
-    check = arguments["dry_run"]
+    check, observer = arguments["dry_run"], console.observer()
     if arguments.get("job"):
-        pruned = prune_job(console.defaults(arguments), console.given(arguments), check, clock, cancellation)
+        pruned = prune_job(console.defaults(arguments), console.given(arguments), check, clock, cancellation, observer)
     else:
-        pruned = prune(console.options(arguments, (*options_of(Policy), "repository")), check, clock, cancellation)
+        options = console.options(arguments, (*options_of(Policy), "repository"))
+        pruned = prune(options, check, clock, cancellation, observer=observer)
     console.note(pruned.message, deleted=[backup.id for backup in pruned.deleted])
     if arguments["json"]:
         console.print_json(pruned.to_json())
@@ -310,7 +311,8 @@ def _run(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellati
     result = run_job(arguments["job"], job, check, clock, cancellation, console.observer())
     pruned = result.pruned
     deleted = [backup.id for backup in pruned.deleted] if pruned else []
-    console.note(result.message, outcome_entries(result.backup.outcomes), deleted)
+    message = result.message or result.backup.for_another_server
+    console.note(message, outcome_entries(result.backup.outcomes), deleted)
     if arguments["json"]:
         console.print_json(result.to_json())
     _report_backup(result.backup, check)

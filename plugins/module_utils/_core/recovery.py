@@ -29,13 +29,13 @@ def verify(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancella
     from .services import verify as service
 
     result = _verified(arguments, clock, cancellation)
-    console.note(result.message, [_entry(item) for item in result.verifications])
+    console.note(result.message or result.for_another_server, [_entry(item) for item in result.verifications])
     if arguments["json"]:
         console.print_json(result.to_json())
     if arguments["dry_run"]:
         console.say(*(printable(service.line(item)) for item in result.verifications))
         console.say(*result.protections)
-    console.say(service.summary(result))
+    console.say(printable(service.summary(result)))
     console.warn(result.warnings)
     for text in result.problems:
         console.error(text)

@@ -24,6 +24,8 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.job imp
 # Not the filters themselves: Ansible takes a process that has imported those for its controller.
 from ansible_collections.pgkeep.backup.plugins.plugin_utils._jobs import crontab, resolve_jobs, timers
 
+from tests.playbook import HERE, run_playbook
+
 ROOT = Path(__file__).resolve().parents[3]
 COMMAND = "/usr/local/bin/pgkeep"
 JOBS: dict[str, Any] = {
@@ -86,12 +88,13 @@ def test_what_is_resolved_stays_as_it_is_and_is_good_in_a_job_file() -> None:
         ([], "the jobs must be a dictionary of names and options"),
         ({"main": "x"}, "job main must be a dictionary of options"),
         ({"main": {"backup_schedule": 5}}, "job main: backup_schedule is 5: must be a text"),
+        ({"main": {"login_pasword": "x"}}, "job main: login_pasword is not an option: did you mean login_password?"),
         ({"main": {"backup_schedule": "dayly"}}, "job main: backup_schedule is 'dayly': not a schedule: did you mean daily?"),
         ({"main": {"backup_schedule": "0 2 31 2 *"}}, "job main: backup_schedule is '0 2 31 2 *': there is no day 31"),
         ({"main": {"schedule_spread": "soon"}}, "job main: schedule_spread: 'soon' is not a duration"),
         ({"a b": {}}, "'a b' is not the name of a job"),
         ({"main\n": {}}, "is not the name of a job"),
-        ({"-x": {}}, "'-x' is not the name of a job: letters, digits, _ and - are allowed, and no - at its begin"),
+        ({"-x": {}}, "'-x' is not the name of a job: letters, digits, _ and - are allowed, and no - at the beginning"),
         ({1: {}}, "1 is not the name of a job"),
     ],
 )  # fmt: skip
@@ -103,6 +106,8 @@ def test_jobs_that_cannot_be_meant_are_refused(jobs: Any, said: str) -> None:
 def test_defaults_that_cannot_be_meant_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="defaults must be a dictionary of options"):
         resolve_jobs({}, "db1", ["x"])
+    with pytest.raises(ConfigurationError, match=r"defaults: jbos is not an option: did you mean jobs\?$"):
+        resolve_jobs({}, "db1", {"jbos": "x"})
     with pytest.raises(ConfigurationError, match="job main: drill_schedule is 'after_backup': only prune_schedule"):
         resolve_jobs({"main": {}}, "db1", {"drill_schedule": "after_backup"})
 
@@ -287,15 +292,7 @@ def test_the_filters_work_in_a_play(tmp_path: Path) -> None:
     variables = {"jobs": JOBS, "defaults": {"schedule_spread": "{{ '0' }}"}, "path": COMMAND}
     play = {"hosts": "localhost", "gather_facts": False, "vars": variables, "tasks": tasks}
     (tmp_path / "play.yml").write_text(json.dumps([play]))
-    environment = {
-        **os.environ,
-        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache" / "collections"),
-        "ANSIBLE_HOME": str(tmp_path / "ansible"),
-    }
-    program = str(Path(sys.executable).with_name("ansible-playbook"))
-    command = [program, "-i", "localhost,", "-c", "local", str(tmp_path / "play.yml")]
-    command += ["-e", f"ansible_python_interpreter={sys.executable}"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = run_playbook(tmp_path, tmp_path / "play.yml", *HERE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "crontab").read_text() == CRONTAB
     expected = timers(resolve_jobs(JOBS, "db1", AT_ONCE), COMMAND)

@@ -84,3 +84,12 @@ def test_the_defaults_are_those_of_the_engine() -> None:
 def test_the_first_page_reads_like_a_contents_page(role: str) -> None:
     assert len((ROOT / "roles" / role / "tasks/main.yml").read_text().splitlines()) <= 60
     assert [task for task in load(role, "tasks/main.yml") if "name" not in task] == []
+
+
+def test_the_scenario_full_changes_every_variable() -> None:
+    written = yaml.safe_load((ROOT / "molecule/resources/inventory/host_vars/full.yml").read_text())
+    for role in ROLES:
+        for name, default in defaults(role).items():
+            shared = f"pgkeep_{name.removeprefix(role + '_')}"
+            if not name.endswith("_state"):  # what is taken away shows what that does
+                assert written.get(name, written.get(shared, default)) != default, name

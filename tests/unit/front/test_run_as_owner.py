@@ -33,14 +33,15 @@ MODULE = """
 
 
 def test_the_result_of_the_work_comes_back_from_the_process_that_gave_up_root() -> None:
-    here = os.getpid()
     handlers = {number: signal.getsignal(number) for number in run.SIGNALS}
-    done = run._in_child(lambda: {"other": os.getpid() != here, "text": "\udcff", "list": [1, None]})
+    done = run._in_child(lambda: {"pid": os.getpid(), "text": "\udcff", "list": [1, None]})
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    assert done == {"other": True, "text": "\udcff", "list": [1, None]}
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    pid = done.pop("pid")
+    assert pid != os.getpid()
+    assert done == {"text": "\udcff", "list": [1, None]}
+    with pytest.raises(ChildProcessError):  # it was waited for
+        os.waitpid(pid, os.WNOHANG)
 
 
 def test_work_that_is_killed_is_a_failure() -> None:

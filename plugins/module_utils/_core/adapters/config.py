@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Callable, NoReturn, TypeVar
 
-from ..domain.configuration import JOB_NAME_PATTERN, defaults_file, job_file, jobs_directory
+from ..domain import schedule
+from ..domain.configuration import defaults_file, job_file, job_name_problem, jobs_directory
 from ..domain.errors import ConfigurationError
 from ..domain.job import combination_problems, missing_problems, policy_of, value_problems
 from ..domain.retention import check_policy
@@ -30,8 +30,8 @@ _Result = TypeVar("_Result")
 
 def load_job(directory: str, name: str) -> dict[str, Any]:
     """Given the directory and a job's name, return the job over the defaults; raise ConfigurationError."""
-    if not re.fullmatch(JOB_NAME_PATTERN, name):
-        raise ConfigurationError(f"{name!r} is not the name of a job: letters, digits, _ and - are allowed")
+    if job_name_problem(name):
+        raise ConfigurationError(job_name_problem(name))
     names = job_names(directory)
     if name not in names:
         known = f"there are {', '.join(names)}" if names else f"{jobs_directory(directory)} has no jobs"
@@ -148,11 +148,14 @@ def _scan(directory: str) -> tuple[list[str], list[Problem]]:
 def _job_names(directory: str, entries: Iterable[str]) -> tuple[list[str], list[Problem]]:
     # Hidden files are what editors and Ansible write before they rename.
     stems = [entry[: -len(".json")] for entry in entries if entry.endswith(".json") and not entry.startswith(".")]
-    wrong = [stem for stem in stems if not re.fullmatch(JOB_NAME_PATTERN, stem)]
-    message = "is not the name of a job: letters, digits, _ and - are allowed; rename the file"
+    found = {stem: job_name_problem(stem) for stem in stems}
     return (
-        [stem for stem in stems if stem not in wrong],
-        [Problem(repr(stem), message, jobs_directory(directory)) for stem in wrong],
+        [stem for stem, problem in found.items() if not problem],
+        [
+            Problem("", f"{problem}; rename the file", jobs_directory(directory))
+            for problem in found.values()
+            if problem
+        ],
     )
 
 
@@ -171,7 +174,7 @@ def _load_job(directory: str, name: str, defaults: dict[str, Any], read_file: _R
     path = job_file(directory, name)
     own, found = _load_file(path, read_file)
     merged = {**defaults, **own}
-    if not found and not problems(defaults, job_schema()):
+    if not found and not _problems_alone(defaults):
         found = [Problem("", text, path) for text in _merged_problems(merged)]
     return merged, found
 
@@ -187,6 +190,11 @@ def _merged_problems(job: dict[str, Any]) -> list[str]:
     return found
 
 
+def _problems_alone(document: Any) -> list[Problem]:
+    """Given a document or options, return what is wrong with them whatever other files say."""
+    return problems(document, job_schema()) or [Problem("", text) for text in schedule.problems(document)]
+
+
 def _load_file(path: str, read_file: _Read) -> _Loaded:
     """Given a file, return its options (none when it cannot be used at all) and what is wrong with it."""
     try:
@@ -194,7 +202,7 @@ def _load_file(path: str, read_file: _Read) -> _Loaded:
         document = _parse(text, path)
     except ConfigurationError as error:
         return {}, [Problem("", str(error))]
-    found = problems(document, job_schema())
+    found = _problems_alone(document)
     if not isinstance(document, dict):
         document = {}
     elif document.get("login_password") and mode & 0o077:

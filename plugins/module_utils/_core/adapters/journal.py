@@ -45,7 +45,9 @@ class Journal:
         self._directory, self._clock, self._warn = directory, clock, warn
         self._run = history.Run(command, job, socket.gethostname(), os.getpid(), clock())
         self._told = False
-        self.outcomes: list[Outcome] = []  # heard while the run goes; what is known where it has no result
+        # Heard while the run goes: what is known where it has no result.
+        self.outcomes: list[Outcome] = []
+        self.deleted: list[str] = []
         self.line(history.begin_text(self._run, VERSION))
 
     def line(self, text: str) -> None:
@@ -55,12 +57,17 @@ class Journal:
     def end(
         self, exit_code: int, message: str, databases: Sequence[Mapping[str, Any]] | None, deleted: Sequence[str]
     ) -> None:
-        """Given what became of the run (no databases: what was heard of them), append its end to log and history."""
+        """Given what became of the run (no databases: it has no result, and what was heard counts), append its end to
+        log and history.
+        """
         finished = self._clock()
-        known = history.outcome_entries(self.outcomes) if databases is None else databases
+        if databases is None:
+            databases, deleted = history.outcome_entries(self.outcomes), self.deleted
+            for backup in deleted:
+                self.line(f"deleted {backup}")
         self._append(
             history.HISTORY_NAME,
-            history.record_line(history.record(self._run, finished, exit_code, message, known, deleted)),
+            history.record_line(history.record(self._run, finished, exit_code, message, databases, deleted)),
         )
         self.line(history.end_text(self._run, finished, exit_code))
 

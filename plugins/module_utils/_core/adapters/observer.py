@@ -38,6 +38,9 @@ class Observer:
     def verified(self, title: str, line: str) -> None:
         """Given a backup whose verification is over, and what to say of it."""
 
+    def deleted(self, backup: str) -> None:
+        """Given a backup that retention let go and that is gone now."""
+
 
 def outcome_line(outcome: Outcome) -> str:
     """Given what became of a database, return it as one line for people."""
@@ -69,6 +72,11 @@ class LineObserver(Observer):
     def verified(self, title: str, line: str) -> None:
         """Given a backup whose verification is over, write what to say of it."""
         self._tell([printable(line)])
+
+    def deleted(self, backup: str) -> None:
+        """Given a backup that is gone now, remember it: it is told at the end, with all others."""
+        if self._journal:
+            self._journal.deleted.append(backup)
 
     def _tell(self, lines: Sequence[str]) -> None:
         with self._lock:

@@ -17,7 +17,8 @@ from typing import Any
 from .model import CONFIG_DIRECTORY, Option, option, options_of
 from .schema import JOB_CLASSES, REMARKS
 
-JOB_NAME_PATTERN = r"^[A-Za-z0-9_-]+$"
+# A name that began with - would be an option to the command.
+JOB_NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_-]*$"
 MARK = "Managed by Ansible: changes here are lost."
 KEPT_SUFFIX = ".before-ansible"
 HIDDEN, DIFFERS = "(hidden)", "(hidden, and another one than before)"
@@ -32,7 +33,7 @@ class JobName:
 
     name: str = option(
         "str",
-        "Name of the job: letters, digits, `_` and `-`. Its file is `jobs.d/NAME.json`.",
+        "Name of the job: letters, digits, `_` and `-`, and no `-` at the beginning. Its file is `jobs.d/NAME.json`.",
         required=True,
         pattern=JOB_NAME_PATTERN,
     )
@@ -144,14 +145,17 @@ def said(value: Any) -> Any:
     return [said(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+def job_name_problem(name: Any) -> str:
+    """Given what shall be the name of a job, return why it cannot be, or ""."""
+    if isinstance(name, str) and re.fullmatch(JOB_NAME_PATTERN, name):
+        return ""
+    return f"{name!r} is not the name of a job: letters, digits, _ and - are allowed, and no - at the beginning"
+
+
 def request_problems(jobs: Sequence[Mapping[str, Any]], passwords: Sequence[Mapping[str, Any]]) -> list[str]:
     """Given jobs and passwords as a user wrote them, return what is wrong with names and passwords, without any secret."""
     names = [job["name"] for job in jobs]
-    found = [
-        f"jobs: {name!r} is not the name of a job: letters, digits, _ and - are allowed"
-        for name in names
-        if not re.fullmatch(JOB_NAME_PATTERN, name)
-    ]
+    found = [f"jobs: {problem}" for problem in map(job_name_problem, names) if problem]
     found += [f"jobs: {name!r} stands there twice: remove one" for name in _twice(names)]
     for index, entry in enumerate(passwords):
         found += [f"passwords[{index}]: {problem}" for problem in _password_problems(entry)]

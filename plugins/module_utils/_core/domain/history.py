@@ -142,7 +142,10 @@ def json_schema() -> dict[str, Any]:
         "started": {**moment, "description": "When it began (UTC)."},
         "finished": {**moment, "description": "When it was over (UTC)."},
         "exit_code": {"type": "integer", "minimum": 0, "description": "Exit code of the command; 128 + a signal's."},
-        "message": {"type": "string", "description": "What went wrong or, of a restore, what was done; one line."},
+        "message": {
+            "type": "string",
+            "description": "What went wrong, why nothing was done or, of a restore, what was done; one line.",
+        },
         "dry_run": {"const": False, "description": "A run that only says what would happen is not written down."},
         "databases": {
             "type": "array",

@@ -28,8 +28,6 @@ COMPRESSION_PATTERN = r"^(auto|none|(gzip|lz4|zstd)(:[0-9]{1,2})?)$"
 RESERVE_PATTERN = r"^([0-9]+(\.[0-9]+)?%|[0-9]+(\.[0-9]+)? ?([kKMGT]i?)?B?)$"
 INSTANCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 LABEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$"
-# A preset, or the five fields of a crontab; `domain/schedule.py` says more about what is wrong with one.
-SCHEDULE_PATTERN = r"^[A-Za-z0-9_]+$|^[A-Za-z0-9*,/-]+( [A-Za-z0-9*,/-]+){4}$"
 CONFIG_DIRECTORY = "/etc/pgkeep"
 
 
@@ -288,29 +286,24 @@ class StandbyOptions:
 
 @dataclass(frozen=True)
 class Schedule:
-    """When the actions of a job begin, in the time zone of the host."""
+    """When the actions of a job begin, in the time zone of the host. `domain/schedule.py` says what is wrong with one."""
 
     backup_schedule: str = option(
         "str",
         "When backups are taken: `hourly`, `every_6_hours`, `daily` (at 02:00), `weekly` (on Sunday at 03:00),"
         " `monthly` (on the first at 04:00), `never`, or five fields as in a crontab.",
         "daily",
-        pattern=SCHEDULE_PATTERN,
     )
     prune_schedule: str = option(
         "str",
         "When backups are pruned: at the end of each backup run (`after_backup`), or as for `backup_schedule`.",
         "after_backup",
-        pattern=SCHEDULE_PATTERN,
     )
-    verify_schedule: str = option(
-        "str", "When all backups are verified, as for `backup_schedule`.", "weekly", pattern=SCHEDULE_PATTERN
-    )
+    verify_schedule: str = option("str", "When all backups are verified, as for `backup_schedule`.", "weekly")
     drill_schedule: str = option(
         "str",
         "When the newest backup of each database is restored in a drill, as for `backup_schedule`.",
         "monthly",
-        pattern=SCHEDULE_PATTERN,
     )
     schedule_spread: timedelta = option(
         "duration",

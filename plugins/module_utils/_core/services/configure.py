@@ -20,6 +20,7 @@ from ..adapters import config, config_files
 from ..adapters.config_files import Access, Account, File
 from ..adapters.files import NEW_PREFIX
 from ..adapters.process import Cancellation
+from ..domain import by_hand
 from ..domain.configuration import (
     KEPT_SUFFIX,
     Configuration,
@@ -112,6 +113,7 @@ def configure(
         wanted, jobs = _wanted(options, directory, passfile, user, present)
         plan = _plan(directory, wanted, user, present)
         _refuse(_problems(directory, plan, present), directory, jobs)
+        _respect(_written_by_hand(directory, wanted, present), directory, wanted, present)
     else:
         plan = _removal(directory, present)
         warnings = [str(problem) for problem in _problems(directory, plan, present)]  # of what was written by hand
@@ -329,6 +331,35 @@ def _refuse(found: Sequence[Problem], directory: str, jobs: Sequence[str]) -> No
     sentences = [str(replace(problem, file=names.get(problem.file, problem.file))) for problem in found]
     if sentences:
         raise ConfigurationError("; ".join(sentences) + ": correct this; nothing was changed")
+
+
+def _written_by_hand(directory: str, wanted: Files, present: Present) -> dict[str, dict[str, Any]]:
+    """Given what shall be there and what is, return the jobs that people wrote and that stay, by name."""
+    return {
+        _job_name(path): read_options(file.text)
+        for path, file in present.files.items()
+        if _is_in_jobs(path, directory) and path not in wanted and not _is_ours(file, directory)
+    }
+
+
+def _job_name(path: str) -> str:
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def _respect(people: Mapping[str, Mapping[str, Any]], directory: str, wanted: Files, present: Present) -> None:
+    """Given the jobs that people wrote, raise ConfigurationError where they would become others, or lose backups."""
+    before = _defaults_by_hand(directory, present) or {}
+    after = read_options(wanted[defaults_file(directory)].text) if defaults_file(directory) in wanted else before
+    ours = {_job_name(path): read_options(file.text) for path, file in wanted.items() if _is_in_jobs(path, directory)}
+    sentences = [
+        *by_hand.defaults_problems(before, after, people),
+        *by_hand.retention_problems(
+            {name: {**after, **job} for name, job in people.items()},
+            {name: {**after, **job} for name, job in ours.items()},
+        ),
+    ]
+    if sentences:
+        raise ConfigurationError("; ".join(sentences) + ": nothing was changed")
 
 
 # --- the deed ---

@@ -20,7 +20,17 @@ from ..domain import naming
 from ..domain.backups import GLOBALS, Backup
 from ..domain.errors import DONE, RepositoryError
 from ..domain.job import policy_of
-from ..domain.model import Connection, DrillOptions, DumpOptions, Location, Schedule, Selection, build, options_of
+from ..domain.model import (
+    Connection,
+    DrillOptions,
+    DumpOptions,
+    Location,
+    Schedule,
+    Selection,
+    StandbyOptions,
+    build,
+    options_of,
+)
 from ..domain.outcomes import GOOD, BackupResult
 from ..domain.retention import Plan
 from ..domain.schedule import AFTER_BACKUP
@@ -109,11 +119,16 @@ def for_drill(options: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, 
 
 
 def prune_job(
-    job: Mapping[str, Any], said: Mapping[str, Any], check: bool, clock: Clock, cancellation: Cancellation
+    job: Mapping[str, Any],
+    said: Mapping[str, Any],
+    check: bool,
+    clock: Clock,
+    cancellation: Cancellation | None = None,
+    observer: Observer | None = None,
 ) -> Pruned:
     """Given a job and what was said besides, prune the databases that were said, or else the job's; raise PgkeepError."""
     merged = {**job, **said}
-    return _prune(merged, said.get("databases") or covered(merged), check, clock, cancellation)
+    return _prune(merged, said.get("databases") or covered(merged), check, clock, cancellation, observer)
 
 
 def _prune(
@@ -121,12 +136,13 @@ def _prune(
     names: Sequence[str],
     check: bool,
     clock: Clock,
-    cancellation: Cancellation,
+    cancellation: Cancellation | None,
+    observer: Observer | None,
     coming: Sequence[Backup] = (),
 ) -> Pruned:
     if not names:  # means nothing here; to the service it means all
         return Pruned(Plan(()), (), (), check)
-    return prune(prune_options(job, names), check, clock, cancellation, coming)
+    return prune(prune_options(job, names), check, clock, cancellation, coming, observer)
 
 
 def verify_job(
@@ -139,19 +155,26 @@ def verify_job(
 ) -> Verified:
     """Given a job and what was said besides, verify the databases that were said, or else the job's; raise PgkeepError.
 
-    A database that the job names and that has no backup is a failure, and so is a job without any backup.
+    A database that the job names and that has no backup is a failure, and so is a job without any backup, unless they
+    may all be taken on another server.
     """
     from .verify import Verified, verify  # a run, and a look at figures, do without
 
     options = verify_options(job, said)
-    if not options.get("databases"):
-        place = {**job, "repository": options["repository"], "instance": options["instance"]}
-        stored = covered(place)
-        options["databases"] = stored + [name for name in build(Selection, job).databases if name not in stored]
-    if not options["databases"]:
-        where = f"{options['repository']} has no backup of this job's databases in instance {options['instance']}"
-        return Verified((), 0, missing=(f"{where}: run the job first",))
-    return verify(for_drill(options, said), check, clock, cancellation, observer)
+    if options.get("databases"):
+        return verify(for_drill(options, said), check, clock, cancellation, observer)
+    place = {**job, "repository": options["repository"], "instance": options["instance"]}
+    stored = covered(place)
+    names = stored + [name for name in build(Selection, job).databases if name not in stored]
+    where = f"{options['repository']} has no backup of this job's databases in instance {options['instance']}"
+    result = Verified((), 0, missing=(f"{where}: run the job first",))
+    if names:
+        result = verify(for_drill({**options, "databases": names}, said), check, clock, cancellation, observer)
+    run_on = build(StandbyOptions, job).run_on
+    if run_on != "any" and len(result.missing) >= len(names):
+        why = f"{where}: with run_on {run_on} another server takes them"
+        return Verified((), 0, result.notes, for_another_server=why)
+    return result
 
 
 def run_job(
@@ -181,4 +204,4 @@ def run_job(
     def not_before() -> datetime:  # to retention, what was just taken shall not be in the future
         return max(clock(), latest)
 
-    return JobResult(name, taken, _prune(job, names, check, not_before, cancellation, coming))
+    return JobResult(name, taken, _prune(job, names, check, not_before, cancellation, observer, coming))

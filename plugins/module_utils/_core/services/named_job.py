@@ -51,7 +51,7 @@ def prune(raw: Raw, check: bool, clock: Clock, cancellation: Cancellation | None
     job, said = _read(raw)
     if job is None:
         return prunes.prune(said, check, clock, cancellation)
-    return prune_job(job, said, check, clock, cancellation or Cancellation())
+    return prune_job(job, said, check, clock, cancellation)
 
 
 def verify(raw: Raw, check: bool, clock: Clock, cancellation: Cancellation | None = None) -> Verified:

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any, Callable
 
 from ..adapters import catalog, files, lock, repository, state
+from ..adapters.observer import Observer
 from ..adapters.process import Cancellation
 from ..domain import naming
 from ..domain.backups import Backup
@@ -108,6 +109,7 @@ def prune(
     clock: Callable[[], datetime],
     cancellation: Cancellation | None = None,
     coming: Sequence[Backup] = (),
+    observer: Observer | None = None,
 ) -> Pruned:
     """Given options as a user wrote them, prune as the policy says (`check`: plan it); raise PgkeepError.
 
@@ -131,7 +133,7 @@ def prune(
     planned = replace(planned, decisions=tuple(item for item in planned.decisions if item.backup not in coming))
     if check:
         return Pruned(planned, (), (), True)
-    return _apply(place, planned, policy, options, clock, cancellation or Cancellation())
+    return _apply(place, planned, policy, options, clock, cancellation or Cancellation(), observer or Observer())
 
 
 def _apply(
@@ -141,6 +143,7 @@ def _apply(
     options: PruneOptions,
     clock: Callable[[], datetime],
     cancellation: Cancellation,
+    observer: Observer,
 ) -> Pruned:
     groups: dict[str, list[Backup]] = defaultdict(list)
     for backup in planned.deletions:
@@ -171,6 +174,7 @@ def _apply(
                             continue
                         _delete(backup, directory)
                         deleted.append(backup)
+                        observer.deleted(backup.id)
         except Interrupted:
             raise
         except LockedError as error:

@@ -94,6 +94,8 @@ def standing_replay(around: Surroundings) -> Iterator[Pause]:
         return
     place = place_of(around.request)
     try:
+        # It cleans up after a BaseException, which GeneratorExit is; pylint looks for that name alone.
+        # pylint: disable-next=contextmanager-generator-missing-cleanup
         with replay.paused(
             place, around.server, options.pause_timeout, around.clock, around.cancellation.check
         ) as pause:

@@ -85,6 +85,7 @@ class Verified:
     notes: tuple[str, ...] = ()  # what concerns the run as a whole
     protections: tuple[str, ...] = ()  # what a drill keeps from the host, and what not
     missing: tuple[str, ...] = ()  # sentences about backups that were asked for and are not there
+    for_another_server: str = ""  # why there is no backup here, and none has to be
 
     diff = None
 
@@ -131,6 +132,7 @@ class Verified:
             "verifications": [item.to_json() for item in self.verifications],
             "not_due": self.left,
             "protections": list(self.protections),
+            "for_another_server": self.for_another_server,
         }
 
 
@@ -307,6 +309,8 @@ def line(item: Verification) -> str:
 
 def summary(result: Verified) -> str:
     """Given all verifications, return one line for a log."""
+    if result.for_another_server:
+        return f"nothing to do here: {result.for_another_server}"
     number, bad = len(result.verifications), len(result.bad)
     planned = any(item.verdict == "planned" for item in result.verifications)
     text = f"{'would verify' if planned else 'verified'} {number} backup{'' if number == 1 else 's'}"

@@ -101,15 +101,20 @@ def test_a_job_that_does_not_exist_is_answered_with_those_that_do(host: Host) ->
     assert failure_of(host, "mian") == "there is no job mian: there are main, other: did you mean main?"
 
 
-@pytest.mark.parametrize("name", ["", ".", "../defaults", "a/b", "a b", "main\n", "main.json"])
+@pytest.mark.parametrize("name", ["", ".", "../defaults", "a/b", "a b", "main\n", "main.json", "-main"])
 def test_a_name_cannot_leave_the_directory(host: Host, name: str) -> None:
     host.write("defaults", {"repository": "/srv"})
-    assert failure_of(host, name) == f"{name!r} is not the name of a job: letters, digits, _ and - are allowed"
+    assert (
+        failure_of(host, name)
+        == f"{name!r} is not the name of a job: letters, digits, _ and - are allowed, and no - at the beginning"
+    )
 
 
-def test_a_file_whose_name_cannot_be_a_job_is_a_problem(host: Host) -> None:
-    host.write("my job", {"repository": "/srv"})
-    expected = f"{host.jobs}: 'my job' is not the name of a job: letters, digits, _ and - are allowed; rename the file"
+@pytest.mark.parametrize("name", ["my job", "-x"])
+def test_a_file_whose_name_cannot_be_a_job_is_a_problem(host: Host, name: str) -> None:
+    host.write(name, {"repository": "/srv"})
+    allowed = "letters, digits, _ and - are allowed, and no - at the beginning"
+    expected = f"{host.jobs}: {name!r} is not the name of a job: {allowed}; rename the file"
     assert [str(problem) for problem in config.check_directory(host.directory)] == [expected]
     with pytest.raises(ConfigurationError, match="rename the file"):
         config.job_names(host.directory)
@@ -207,6 +212,25 @@ def test_a_job_is_checked_as_a_whole_with_its_defaults(host: Host, job: dict[str
     path = host.write("main", job)
     assert failure_of(host).startswith(f"{path}: {sentence}")
     assert [str(problem) for problem in config.check_directory(host.directory)] == [failure_of(host)]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "sentence"),
+    [
+        ("@daily", "not a schedule: did you mean daily?"),
+        ("0  2 * * *", "there must be one space between the fields, and nothing around them"),
+        ("0 2 * * *\n", "there must be one space between the fields, and nothing around them"),
+    ],
+)
+def test_a_schedule_that_is_none_is_said_clearly_once_for_its_file(host: Host, schedule: str, sentence: str) -> None:
+    path = host.write("defaults", {"repository": "/srv", "backup_schedule": schedule})
+    host.write("main", {})
+    host.write("other", {"backup_schedule": "daily"})
+    (problem,) = config.check_directory(host.directory)
+    assert str(problem).startswith(f"{path}: backup_schedule is {schedule!r}: {sentence}")
+    assert config.check_file(path) == [problem]
+    with pytest.raises(ConfigurationError, match="backup_schedule is"):
+        config.load_defaults(host.directory)
 
 
 def test_a_password_that_others_can_read_is_refused_with_the_cure(host: Host) -> None:

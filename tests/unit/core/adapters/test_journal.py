@@ -30,14 +30,16 @@ def test_a_run_has_its_lines_and_its_record(tmp_path: Path) -> None:
     journal = a_journal(tmp_path, warnings)
     journal.line("one\ntwo")
     journal.outcomes.append(Outcome("shop", "database", "failed", "no"))
-    journal.end(1, "shop: no", None, ["main/shop/x"])
+    journal.deleted.append("main/shop/x")
+    journal.end(1, "shop: no", None, [])
     lines = (tmp_path / "pgkeep.log").read_text().splitlines()
     assert lines[0].startswith(f"{BEGIN}begin, pgkeep ")
-    assert lines[1:] == [f"{BEGIN}one\\ntwo", f"{BEGIN}end, exit code 1 after 0.0s"]
+    assert lines[1:] == [f"{BEGIN}one\\ntwo", f"{BEGIN}deleted main/shop/x", f"{BEGIN}end, exit code 1 after 0.0s"]
     (line,) = (tmp_path / "history.jsonl").read_text().splitlines()
     record = json.loads(line)
     assert (record["started"], record["exit_code"], record["message"]) == ("2026-11-25T02:00:01Z", 1, "shop: no")
-    assert [item["database"] for item in record["databases"]] == ["shop"]  # as it was heard
+    # As it was heard.
+    assert [item["database"] for item in record["databases"]] == ["shop"]
     assert record["deleted"] == ["main/shop/x"]
     assert warnings == []
 
@@ -45,8 +47,11 @@ def test_a_run_has_its_lines_and_its_record(tmp_path: Path) -> None:
 def test_what_is_known_at_the_end_counts_more_than_what_was_heard(tmp_path: Path) -> None:
     journal = a_journal(tmp_path, [])
     journal.outcomes.append(Outcome("shop", "database", "done"))
-    journal.end(0, "", [], [])
-    assert json.loads((tmp_path / "history.jsonl").read_text())["databases"] == []
+    journal.deleted.append("main/shop/x")
+    journal.end(0, "", [], ["main/shop/y"])
+    record = json.loads((tmp_path / "history.jsonl").read_text())
+    assert (record["databases"], record["deleted"]) == ([], ["main/shop/y"])
+    assert "deleted" not in (tmp_path / "pgkeep.log").read_text()  # who has a result says it
 
 
 def test_a_log_that_cannot_be_written_is_told_once(tmp_path: Path) -> None:

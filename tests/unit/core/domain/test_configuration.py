@@ -81,8 +81,21 @@ def test_libpq_reads_every_field_back(entry: dict[str, str]) -> None:
     ("jobs", "passwords", "problems"),
     [
         (["a", "b-2_C"], [{"password": SECRET}], []),
-        (["../x"], [], ["jobs: '../x' is not the name of a job: letters, digits, _ and - are allowed"]),
-        (["a\n"], [], ["jobs: 'a\\n' is not the name of a job: letters, digits, _ and - are allowed"]),
+        (
+            ["../x"],
+            [],
+            ["jobs: '../x' is not the name of a job: letters, digits, _ and - are allowed, and no - at the beginning"],
+        ),
+        (
+            ["-x"],
+            [],
+            ["jobs: '-x' is not the name of a job: letters, digits, _ and - are allowed, and no - at the beginning"],
+        ),
+        (
+            ["a\n"],
+            [],
+            ["jobs: 'a\\n' is not the name of a job: letters, digits, _ and - are allowed, and no - at the beginning"],
+        ),
         (["a", "b", "a"], [], ["jobs: 'a' stands there twice: remove one"]),
         ([], [{"password": ""}], ["passwords[0]: password is empty: say the password of the role"]),
         ([], [{"password": "x", "user": ""}], ["passwords[0]: user is empty: say * for any"]),

@@ -477,3 +477,54 @@ def test_root_writes_a_password_file_elsewhere_with_the_rights_of_its_owner(home
     place.configure(owner="nobody", state="absent")
     assert not place.path.exists()
     assert not passfile.exists()
+
+
+# --- what people wrote, beside ours ---
+
+
+def test_defaults_by_hand_do_not_give_way_while_a_job_by_hand_needs_them(place: Place) -> None:
+    place.by_hand(
+        "defaults.json", {"comment": "ours", "repository": "/old", "keep_monthly": 12, "log_dir": "/var/log/a"}
+    )
+    place.by_hand("jobs.d/nightly.json", {"log_dir": None})
+    said = place.refuse(defaults={"repository": "/new"}, jobs=[job()])
+    assert "the job nightly, which was written by hand, takes keep_monthly, repository from defaults.json" in said
+    assert said.endswith("nothing was changed")
+    place.configure(defaults={"repository": "/old", "keep_monthly": 12}, jobs=[job()])
+    assert place.read("jobs.d/nightly.json") == {"log_dir": None}
+    place.configure(defaults={"repository": "/new"}, jobs=[job()])  # now they are the variables', whoever changes them
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "ours"),
+    [
+        ({"keep_monthly": 12}, {}),
+        ({"keep_monthly": 12, "databases": ["shop"]}, {"databases": ["stock"]}),  # the globals are both's
+        ({"keep_last": 3, "globals": False, "databases": ["shop"]}, {"exclude": ["test_.*"]}),
+    ],
+)
+def test_two_jobs_may_not_delete_each_others_backups(
+    place: Place, by_hand: dict[str, Any], ours: dict[str, Any]
+) -> None:
+    place.by_hand("jobs.d/nightly.json", by_hand)
+    assert "the jobs nightly, which was written by hand, and main have repository" in place.refuse(
+        defaults={"repository": "/srv"}, jobs=[job(**ours)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "ours"),
+    [
+        ({"keep_monthly": 12, "instance": "other"}, {}),
+        ({"keep_monthly": 12, "repository": "/other"}, {}),
+        ({"keep_last": 10, "keep_days": 30, "keep_weekly": 0}, {}),  # what a job has that says nothing
+        ({"keep_last": 3, "globals": False, "databases": ["shop"]}, {"exclude": ["shop"]}),
+        ({"keep_last": 3, "globals": False, "databases": ["shop"]}, {"databases": ["stock"]}),
+    ],
+)
+def test_jobs_with_nothing_in_common_or_the_same_rules_stand_side_by_side(
+    place: Place, by_hand: dict[str, Any], ours: dict[str, Any]
+) -> None:
+    file = place.by_hand("jobs.d/nightly.json", by_hand)
+    place.configure(defaults={"repository": "/srv"}, jobs=[job(**ours)])
+    assert json.loads(file.read_text()) == by_hand

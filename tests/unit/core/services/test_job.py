@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.errors import DONE, FAILED, RepositoryError
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.job import (
     covered,
     for_drill,
     prune_options,
+    verify_job,
     verify_options,
 )
+
+from ..domain.histories import NOW
 
 
 @pytest.mark.parametrize(
@@ -67,3 +71,39 @@ def test_a_drill_takes_the_programs_of_a_job_only_where_there_is_a_server(tmp_pa
     assert for_drill({**clients, "level": "archive"}, {}) == {**clients, "level": "archive"}
     (tmp_path / "initdb").touch()
     assert for_drill(clients, {}) == clients
+
+
+@pytest.mark.parametrize("level", ["archive", "restore"])
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("options", [{}, {"globals": False}, {"databases": ["shop"]}], ids=["all", "none", "named"])
+def test_a_job_whose_backups_another_server_takes_has_nothing_to_verify_and_says_so(
+    tmp_path: Path, options: dict[str, Any], check: bool, level: str
+) -> None:
+    job = {"repository": str(tmp_path), "work_dir": str(tmp_path), "run_on": "standby", **options}
+    found = verify_job(job, {"level": level}, check, lambda: NOW)
+    assert found.for_another_server == (
+        f"{tmp_path} has no backup of this job's databases in instance main: with run_on standby another server takes them"
+    )
+    assert (found.exit_code, found.failed, found.changed, found.message) == (DONE, False, False, "")
+    assert found.to_json()["for_another_server"] == found.for_another_server
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, {}),
+        ({"run_on": "any", "globals": False}, {}),
+        ({"run_on": "standby"}, {"databases": ["shop"]}),  # what is named is meant
+    ],
+)
+def test_a_job_that_should_have_backups_here_and_has_none_is_a_failure(
+    tmp_path: Path, options: dict[str, Any], said: dict[str, Any]
+) -> None:
+    found = verify_job({"repository": str(tmp_path), **options}, said, False, lambda: NOW)
+    assert (found.exit_code, found.failed, found.for_another_server) == (FAILED, True, "")
+
+
+def test_a_repository_that_is_not_there_is_a_failure_whoever_takes_the_backups(tmp_path: Path) -> None:
+    # The first run makes it, on every server of a pair.
+    with pytest.raises(RepositoryError, match="is not a directory"):
+        verify_job({"repository": str(tmp_path / "none"), "run_on": "standby"}, {}, False, lambda: NOW)
