@@ -24,7 +24,7 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.schema 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Neither a shell, nor cron (%), nor systemd (%, $, quotes) takes any of these for something else.
 _PLAIN = re.compile(r"[A-Za-z0-9_./@:,=+-]*")
-_KNOWN = {name for options in JOB_CLASSES for name in options_of(options)}
+_KNOWN = {name: option for options in JOB_CLASSES for name, option in options_of(options).items()}
 _HEADER = """\
 # Managed by Ansible: changes here are lost.
 # When the jobs of pgkeep begin, in the time zone of this host. What each does is in {config_dir}/jobs.d.
@@ -48,10 +48,12 @@ def _options(written: Any, what: str) -> dict[str, Any]:
     if not isinstance(written, Mapping):
         raise ConfigurationError(f"resolve_jobs: {what} must be a dictionary of options")
     options = {str(name): written[name] for name in written}
-    # Said here, before a module is given what may be a misspelt password, which Ansible would show with -vvv.
-    for name in options:
+    # Said here, before a module is given a password that Ansible does not recognise and would show with -vvv.
+    for name, value in options.items():
         if name not in _KNOWN:
             raise ConfigurationError(f"resolve_jobs: {what}: {name} is not an option{did_you_mean(name, _KNOWN)}")
+        if _KNOWN[name].kind == "password" and isinstance(value, (list, dict)):
+            raise ConfigurationError(f"resolve_jobs: {what}: {name} must be a text")
     return options
 
 

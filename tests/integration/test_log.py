@@ -276,9 +276,11 @@ def test_quiet_leaves_what_was_asked_for(keeper: Keeper, log: Log, database: str
     assert (bare(keeper, "runbook", *arguments).out, path.exists()) == ("", True)
 
 
-def test_a_warning_of_a_quiet_run_goes_to_stderr(keeper: Keeper, log: Log, fresh_role: Callable[..., str]) -> None:
+def test_a_warning_of_a_quiet_run_goes_to_stderr(
+    keeper: Keeper, log: Log, fresh_role: Callable[..., str], fresh_database: NewDatabase
+) -> None:
     role = fresh_role(keeper.server, "LOGIN")  # it may not read the passwords of the others
-    arguments = ("backup", "postgres", f"--login-user={role}", log.option)
+    arguments = ("backup", fresh_database(keeper.server), f"--login-user={role}", log.option)
     loud, quiet = keeper.run(*arguments), keeper.run(*arguments, "--quiet")
     assert (loud.code, quiet.code, quiet.out) == (0, 0, "")
     warnings = [line.partition("warning: ")[2] for line in loud.out.splitlines() if "warning: " in line]

@@ -165,9 +165,8 @@ def test_passwords_are_in_the_files_that_need_them_and_nowhere_else(
     sql(HOST, "SELECT pg_reload_conf()")
     try:
         with watched(HOST, passwords):
-            planned = run(HOST, variables, "--check")
-            assert_silent(planned, passwords)
-            assert traces(HOST, passwords) == {}
+            assert_silent(run(HOST, variables, "--check"), passwords)
+        assert traces(HOST, passwords) == {}
         with watched(HOST, passwords):
             done = run(HOST, variables)
             assert_silent(done, passwords)
@@ -208,13 +207,14 @@ def test_a_host_that_dumps_another_has_none_of_them_in_its_output(run, traces, w
     [
         ({"pgkeep_jobs": {"shop": {"login_password": "SECRET", "keep_last": -1}}}, "keep_last"),
         ({"pgkeep_jobs": {"shop": {"login_password": "SECRET\n"}}}, "login_password"),
-        ({"pgkeep_jobs": {"shop": {"login_password": ["SECRET"], "keep_last": -1}}}, "keep_last"),
+        ({"pgkeep_jobs": {"shop": {"login_password": ["SECRET"], "keep_last": -1}}}, "login_password must be a text"),
         ({"pgkeep_jobs": {"shop": {"login_pasword": "SECRET"}}}, "did you mean login_password?"),
         ({"pgkeep_jobs": {"shop": "SECRET"}}, "job shop must be a dictionary of options"),
         ({"pgkeep_defaults": {"login_pasword": "SECRET"}}, "did you mean login_password?"),
         ({"pgkeep_passwords": [{"host": "db1", "pasword": "SECRET"}]}, "pasword"),
         ({"pgkeep_passwords": [{"host": "db1", "password": "SECRET\n"}]}, "line break"),
         ({"pgkeep_passwords": "SECRET"}, "pgkeep_command_passwords"),
+        ({"pgkeep_passwords": [{"host": "#", "password": ["SECRET"]}]}, "host begins with #"),
         ({"pgkeep_command_database_roles": [{"name": "keeper", "pasword": "SECRET"}]}, "pasword"),
         ({"pgkeep_command_database_roles": [{"name": "keeper", "password": "SECRET", "login_port": "x"}]}, "login_port"),
         ({"pgkeep_command_database_roles": [{"name": "a\0b", "password": "SECRET"}]}, "Create the role"),

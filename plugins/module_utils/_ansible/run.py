@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any, Callable, NoReturn, Protocol
 
@@ -70,6 +70,7 @@ class _Module(AnsibleModule):
 def run(use_case: UseCase, *classes: type, **kwargs: Any) -> NoReturn:
     """Given a use case, the model's classes with its options and more for AnsibleModule, run it and end the module."""
     module = _Module(argument_spec=argument_spec(*classes), supports_check_mode=True, **kwargs)
+    module.no_log_values.update(_secrets(module.argument_spec, module.params))
     scrub_environment(os.environ)
     params = _params(module)
 
@@ -86,6 +87,19 @@ def run(use_case: UseCase, *classes: type, **kwargs: Any) -> NoReturn:
     if done["failed"]:
         module.fail_json(**report)
     module.exit_json(**report)
+
+
+def _secrets(spec: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[str]:
+    """Given an argument spec and parameters, yield the secrets as they are now; Ansible knows them as they were written,
+    a list as a password for example.
+    """
+    for name, entry in spec.items():
+        value = params.get(name)
+        if entry.get("no_log") and value:
+            yield str(value)
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, Mapping):
+                yield from _secrets(entry.get("options") or {}, item)
 
 
 def _params(module: AnsibleModule) -> dict[str, Any]:
