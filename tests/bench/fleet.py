@@ -147,7 +147,7 @@ def section(where: Path, count: int, report: Callable[[str], None]) -> list[str]
             (_case(f"{len(HOSTS)} hosts, without pipelining", inventory, everyone, pipelining=False), len(HOSTS), 3),
         ]
         costs = [_counted(case, hosts) for case, hosts, _base in cases]
-        runs = list(rounds([case for case, *_ in cases], count, report).values())
+        runs = list(rounds([case for case, *_counted in cases], count, report).values())
     rows = [
         _row(case.name, hosts, costs[number], runs[number], runs[base])
         for number, (case, hosts, base) in enumerate(cases)

@@ -43,7 +43,7 @@ def test_the_crontab_has_the_times_that_are_promised_and_nothing_that_cron_or_a_
     assert "\nPATH=/usr/local/sbin:" in text
     assert "\nMAILTO=root\n" in text
     assert not re.search(r"[%;&|<>$`\\]", text)
-    times = {action: time for action, (time, user, _) in entries(host).items() if user == "postgres"}
+    times = {action: time for action, (time, user, _command) in entries(host).items() if user == "postgres"}
     assert re.fullmatch(r"[0-9]|[12][0-9]", times["run"].split()[0])
     assert {action: time.split(" ", 1)[1] for action, time in times.items()} == {
         "run": "2 * * *", "verify": "3 * * 0", "drill": "4 1 * *",
@@ -55,7 +55,7 @@ def test_the_crontab_has_the_times_that_are_promised_and_nothing_that_cron_or_a_
 def test_every_entry_of_the_crontab_works_when_it_is_run_as_cron_would(host, pgkeep):
     environment = "env -i HOME=/var/lib/postgresql LOGNAME=postgres SHELL=/bin/sh PATH=/usr/bin:/bin"
     for action in ("run", "verify", "drill"):
-        _, user, command = entries(host)[action]
+        _time, user, command = entries(host)[action]
         done = host.run(f"cd / && {environment} /usr/sbin/runuser --user={user} -- /bin/sh -c %s", command)
         assert (done.rc, done.stdout, done.stderr) == (0, "", ""), action
     (job,) = pgkeep(HOST, "status")["jobs"]

@@ -47,9 +47,9 @@ def leftovers(host, repository):
 
 def test_every_job_is_started_by_its_host_alone_and_succeeds(runs, until):
     since = now()
-    for name, job, *_ in JOBS:
+    for name, job, *_server in JOBS:
         until(lambda name=name, job=job: runs(name, job, since), f"job {job} has run on {name}")
-    results = {(name, job): runs(name, job, since)[0] for name, job, *_ in JOBS}
+    results = {(name, job): runs(name, job, since)[0] for name, job, *_server in JOBS}
     assert {key: (item["exit_code"], item["message"]) for key, item in results.items()} == dict.fromkeys(
         results, (0, "")
     )

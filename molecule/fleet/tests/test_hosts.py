@@ -22,7 +22,7 @@ def test_each_server_has_its_version_and_the_databases(sql, name, port, major):
 def test_each_cluster_has_its_own_identity_but_for_the_standby(sql):
     identifiers = {
         (name, port): sql(name, "SELECT system_identifier FROM pg_control_system()", port=port)
-        for name, port, _ in CLUSTERS
+        for name, port, _major in CLUSTERS
     }
     assert identifiers["standby", 5432] == identifiers["db12", 5432]
     assert len(set(identifiers.values())) == 3
