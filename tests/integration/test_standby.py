@@ -337,10 +337,18 @@ def test_without_the_pause_replay_cancels_the_dump_and_the_message_says_what_hel
     cluster: Cluster, keeper: Keeper, halting: Callable[[], Halting], fresh_database: NewDatabase
 ) -> None:
     database, dump = cluster.database(fresh_database), halting()
+    # More than any socket between the server and pg_dump holds, or all of it would be on its way already.
+    cluster.primary.psql("INSERT INTO t SELECT i, repeat(md5(i::text), 60) FROM generate_series(1, 20000) i", database)
+    cluster.standby.catch_up()
     with halted(keeper, database, dump, "--no-pause-replay") as running:
         assert (cluster.state, marker(keeper.repository)) == ("not paused", b"")
-        cluster.change(database)
-        cluster.standby.catch_up()  # whatever is in the way
+        reading = f"SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = '{database}' AND query LIKE 'COPY %'"
+        cluster.standby.wait_for(reading)
+        cluster.primary.psql("TRUNCATE t", database)
+        goal = cluster.primary.psql("SELECT pg_current_wal_lsn()")
+        # A server that waits for its client does not hear that it shall cancel; replay then waits until it goes on.
+        waits = "EXISTS (SELECT FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock')"
+        cluster.standby.wait_for(f"SELECT {waits} OR pg_last_wal_replay_lsn() >= '{goal}'")
         dump.go()
         done = finish(running)
     assert done.code == FAILED

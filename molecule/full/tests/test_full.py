@@ -93,7 +93,6 @@ def test_the_user_owns_what_is_its_own_and_no_more(host):
         "/srv/backups/postgresql": ("keeper", "keepers", 0o700),
         "/srv/keeper": ("keeper", "keepers", host.file("/srv/keeper").mode),
         "/var/log/keeper": ("keeper", "keepers", 0o750),
-        "/var/log/keeper/pgkeep.log": ("keeper", "keepers", 0o640),
         "/etc/keeper": ("root", "keepers", 0o750),
         "/etc/keeper/defaults.json": ("root", "keepers", 0o640),
         "/etc/keeper/jobs.d/shop.json": ("root", "keepers", 0o640),
@@ -173,15 +172,15 @@ def test_the_services_say_what_the_variables_say(host):
 
 
 def test_the_timer_takes_backups_by_itself_over_the_socket_and_prunes_none(host, status, until):
-    before = len(status()["runs"]) and max(run["started"] for run in status()["runs"])
-    following = until(
-        lambda: [
-            item for item in status()["runs"] if item["command"] == "run" and (not before or item["started"] > before)
-        ],
-        "the timer has started a run",
-    )
-    assert following[0]["exit_code"] == 0
-    log = host.file("/var/log/keeper/pgkeep.log").content_string
+    before = max((run["started"] for run in status()["runs"]), default="")
+
+    def later():
+        return [run for run in status()["runs"] if run["command"] == "run" and run["started"] > before]
+
+    assert until(later, "the timer has started a run")[0]["exit_code"] == 0
+    file = host.file("/var/log/keeper/pgkeep.log")
+    assert (file.user, file.group, file.mode) == ("keeper", "keepers", 0o640)
+    log = file.content_string
     assert re.search(r"shop run: stock: done, .* in .*, /srv/backups/postgresql/full/stock/stock_20", log)
     assert "shop run: deleted" not in log
     assert host.check_output("find /srv/backups ! -user keeper") == ""
