@@ -41,7 +41,9 @@ need libpq5 has_libpq
 need faketime command -v faketime
 need gzip command -v gzip
 need lz4 command -v lz4
+need openssl command -v openssl
 need strace command -v strace
+need systemd command -v systemd-analyze
 need "$(basename "$python")-venv" has_venv
 need util-linux command -v setpriv
 need zstd command -v zstd
