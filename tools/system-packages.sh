@@ -21,6 +21,9 @@ has_venv() { ! command -v "$python" || "$python" -c 'import ensurepip'; }
 
 has_libpq() { compgen -G '/usr/lib/*/libpq.so.5'; }
 
+# Since 3.4, the rrsync of rsync can refuse to overwrite.
+has_rrsync() { grep no-overwrite "$(command -v rrsync)"; }
+
 has_network() { [ -x "/usr/lib/podman/$1" ]; }
 
 # Hosts in containers: with podman, which without mmdebstrap needs a registry of images, or with docker where it runs.
@@ -35,13 +38,23 @@ need_hosts() {
   need podman command -v podman
 }
 
+need age command -v age
 need bubblewrap command -v bwrap
 need postgresql has_server
 need libpq5 has_libpq
+need ceph-mon command -v ceph-mon
+need ceph-osd command -v ceph-osd
+need curl command -v curl
 need faketime command -v faketime
+need gnupg command -v gpg
 need gzip command -v gzip
 need lz4 command -v lz4
+need openssh-client command -v ssh
+need openssh-server command -v sshd
 need openssl command -v openssl
+need radosgw command -v radosgw
+need rclone command -v rclone
+need rsync has_rrsync
 need strace command -v strace
 need systemd command -v systemd-analyze
 need "$(basename "$python")-venv" has_venv
@@ -62,12 +75,15 @@ if ! command -v apt-get > /dev/null; then
   exit 0
 fi
 
-# The tests start servers of their own. Without this the package would make one too, and start it.
+# The tests start servers of their own. Without this the packages would make some too, and start them.
 configuration=/etc/postgresql-common/createcluster.conf
 if [ ! -e "$configuration" ]; then
   mkdir -p "$(dirname "$configuration")"
   echo 'create_main_cluster = false' > "$configuration"
 fi
+case " ${missing[*]} " in
+  *' openssh-server '*) mkdir -p /etc/ssh && touch /etc/ssh/sshd_not_to_be_run ;;
+esac
 
 export DEBIAN_FRONTEND=noninteractive
 echo "Installing ${missing[*]}"

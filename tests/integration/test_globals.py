@@ -98,7 +98,7 @@ def moved(script: bytes, server: Server) -> bytes:
     """Given a script, return it with the place of the tablespace in the directory of another server, which is made."""
     place = server.socket_dir / "place"
     place.mkdir(exist_ok=True)
-    return re.sub(rb"/tmp/pgkeep-\w+/place", str(place).encode(), script)
+    return re.sub(rb"/[a-z/]+/pgkeep-[\w-]+/place", str(place).encode(), script)
 
 
 @contextmanager
