@@ -51,7 +51,7 @@ class Keeper:
         env: Mapping[str, str | None] | None = None,
     ) -> subprocess.Popen[str]:
         """Start `pgkeep COMMAND`, with connection and repository; None takes a variable out of the environment."""
-        place = [f"--repository={self.repository}"] if command not in ("run", "check-config") else []
+        place = [f"--repository={self.repository}"] if command not in ("run", "status", "check-config") else []
         own = [*self.connection, "--reserve=0"] if command == "backup" else []
         variables = {name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None}
         return subprocess.Popen(
@@ -229,9 +229,16 @@ def bytes_in_progress(repository: Path) -> int:
 
 def write_job(directory: Path, name: str, **options: Any) -> str:
     """Given a configuration directory, write a job into it (0600); return the option that leads to it."""
-    jobs = directory / "jobs.d"
-    jobs.mkdir(parents=True, exist_ok=True)
-    path = jobs / f"{name}.json"
+    return _write(directory, directory / "jobs.d" / f"{name}.json", options)
+
+
+def write_target(directory: Path, name: str, **options: Any) -> str:
+    """Given a configuration directory, write a target into it (0600); return the option that leads to it."""
+    return _write(directory, directory / "targets.d" / f"{name}.json", options)
+
+
+def _write(directory: Path, path: Path, options: Any) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(0o600)
     path.write_text(json.dumps(options))
     return f"--config-dir={directory}"

@@ -15,7 +15,7 @@ import difflib
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,15 @@ FRAGMENTS = (
     model.Filter,
     model.Selection,
     model.DumpOptions,
+    model.EncryptionOptions,
+    model.Decryption,
     model.RunOptions,
     model.StandbyOptions,
     model.Policy,
     model.ListingOptions,
     model.PruneOptions,
+    model.SyncOptions,
+    model.AtTarget,
     model.VerifyOptions,
     model.DrillOptions,
     model.Choice,
@@ -57,7 +61,7 @@ FRAGMENTS = (
 )
 ANSIBLE_TYPES = {
     "duration": "str", "size": "str", "time": "str", "password": "str", "checks": "list",
-    "job": "dict", "jobs": "list", "passwords": "list",
+    "job": "dict", "jobs": "list", "targets": "list", "passwords": "list",
 }  # fmt: skip
 
 
@@ -143,10 +147,10 @@ def fragment(cls: type) -> str:
     return f"{HEADER}\nfrom __future__ import annotations\n\n\n{body}"
 
 
-def option_table() -> str:
-    """Return a table of everything that a job can say."""
+def option_table(classes: Iterable[type]) -> str:
+    """Given classes of the model, return a table of everything that can be said."""
     rows = ["| Option | Type | Default | Meaning |", "| --- | --- | --- | --- |"]
-    for cls in schema.JOB_CLASSES:
+    for cls in classes:
         for name, option in model.options_of(cls).items():
             default = "" if option.default is None else f"`{json.dumps(option.default)}`"
             allowed = f" One of {', '.join(f'`{choice}`' for choice in option.choices)}." if option.choices else ""
@@ -204,26 +208,43 @@ def variable_rows(options: dict[str, Any], prefix: str = "") -> Iterator[str]:
         yield from variable_rows(option.get("options", {}), f"{prefix}{name}[].")
 
 
+def filled(text: str, name: str, body: str) -> str:
+    """Given the text of a page that may have the two markers of that name, return it with the body between them."""
+    pattern = rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)"
+    return re.sub(pattern, lambda match: f"{match[1]}{body}\n{match[2]}", text, flags=re.DOTALL)
+
+
 def between_markers(path: Path, name: str, body: str) -> Iterator[tuple[Path, str]]:
     """Given a page that may have the two markers of that name, return it with the body between them."""
     if path.exists():
-        pattern = rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)"
-        text = re.sub(pattern, lambda match: f"{match[1]}{body}\n{match[2]}", path.read_text(), flags=re.DOTALL)
-        yield path, text
+        yield path, filled(path.read_text(), name, body)
+
+
+def configuration_tables(path: Path) -> Iterator[tuple[Path, str]]:
+    """Given the page about the configuration, return it with both of its tables."""
+    text = path.read_text()
+    for name, classes in (("options", schema.JOB_CLASSES), ("target-options", (model.Target,))):
+        text = filled(text, name, option_table(classes))
+    yield path, text
 
 
 def generated() -> Iterator[tuple[Path, str]]:
     """Return every generated file with its text."""
     for cls in FRAGMENTS:
         yield ROOT / "plugins" / "doc_fragments" / f"{fragment_name(cls)}.py", fragment(cls)
-    schemas = {"job": schema.job_schema(), "manifest": manifest.json_schema(), "history": history.json_schema()}
+    schemas = {
+        "job": schema.job_schema(),
+        "target": schema.target_schema(),
+        "manifest": manifest.json_schema(),
+        "history": history.json_schema(),
+    }
     for name, document in schemas.items():
         yield ROOT / "docs" / f"{name}.schema.json", json.dumps(document, indent=2) + "\n"
     yield from between_markers(ROOT / "README.md", "modules", module_table())
     yield from between_markers(ROOT / "README.md", "roles", role_table())
     for role in sorted((ROOT / "roles").iterdir()):
         yield from between_markers(role / "README.md", "variables", variable_table(role))
-    yield from between_markers(ROOT / "docs" / "configuration.md", "options", option_table())
+    yield from configuration_tables(ROOT / "docs" / "configuration.md")
 
 
 def main() -> int:

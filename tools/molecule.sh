@@ -146,7 +146,7 @@ process_limit() {
 # --- Images ---
 
 # The name of an image says what is in it, so that another Containerfile gets another image.
-image_tag() { cksum < molecule/resources/Containerfile | cut -d ' ' -f 1; }
+image_tag() { cat molecule/resources/{Containerfile,object_store.sh} | cksum | cut -d ' ' -f 1; }
 
 has_image() { run "$engine" image inspect "$1" > /dev/null 2>&1; }
 
@@ -191,7 +191,7 @@ build_images() {
   mkdir -p "${log%/*}"
   exec 3>&2
   said=3
-  build bookworm server sudo > "$log-bookworm.log" 2>&1 &
+  build bookworm server sudo store > "$log-bookworm.log" 2>&1 &
   one=$!
   build trixie plain two-majors > "$log-trixie.log" 2>&1 &
   two=$!

@@ -36,6 +36,11 @@ options:
       - Only backups that passed a verification.
     type: bool
     default: false
+  from_target:
+    description:
+      - Name of a target of the configuration to fetch the backup from, instead of C(repository). It is fetched
+        into C(work_dir), checked, restored and removed there.
+    type: str
   partial:
     description:
       - Also backups that something was left out of.

@@ -190,6 +190,30 @@ options:
         description:
           - 'How long pg_dump waits for a table lock before it gives up. Default: V(5m).'
         type: str
+      encryption:
+        description:
+          - 'Encrypt archives and globals before they reach the disk, with the program V(age) or with V(gpg). What
+            cannot be encrypted as asked for is a failure, and never written as it is. Not for format C(directory).
+            Default: V(none).'
+        type: str
+        choices:
+          - none
+          - age
+          - gpg
+      recipients:
+        description:
+          - 'Public keys to encrypt for; each of their private keys alone decrypts. C(age): public keys of age or
+            SSH, or absolute paths of files with a key on each line. C(gpg): absolute paths of files with one key
+            each, as C(gpg --export KEY) writes it.'
+        type: list
+        elements: str
+      identity_file:
+        description:
+          - 'File with the private keys that decrypt encrypted backups; only its owner may be able to read it. C(age):
+            an identity file, or a private SSH key. C(gpg): keys without passphrase, as C(gpg --export-secret-keys)
+            writes them, or a GnuPG home directory. For hosts alone that may read the backups: taking them needs
+            none.'
+        type: str
       max_age:
         description:
           - Take no backup where a complete one of the same database with the same options is not older than this.
@@ -362,6 +386,11 @@ options:
         description:
           - 'When all backups are verified, as for O(defaults.backup_schedule). Default: V(weekly).'
         type: str
+      sync_schedule:
+        description:
+          - 'When missing copies are brought to the targets: at the end of each backup run (C(after_backup)), or
+            as for O(defaults.backup_schedule). Default: V(after_backup).'
+        type: str
       drill_schedule:
         description:
           - 'When the newest backup of each database is restored in a drill, as for O(defaults.backup_schedule).
@@ -372,6 +401,11 @@ options:
           - 'Words such as C(daily) begin up to this much later, by an amount that depends on host, job and action,
             so that the hosts of a fleet do not all begin at once. Five fields are taken as they are. Default: V(30m).'
         type: str
+      targets:
+        description:
+          - Names of the targets that get a copy of every backup. Each is a file C(targets.d/NAME.json) of the configuration.
+        type: list
+        elements: str
       log_dir:
         description:
           - Directory in which the command keeps its log, C(pgkeep.log), and the history of its runs, C(history.jsonl).
@@ -548,6 +582,30 @@ options:
         description:
           - 'How long pg_dump waits for a table lock before it gives up. Default: V(5m).'
         type: str
+      encryption:
+        description:
+          - 'Encrypt archives and globals before they reach the disk, with the program V(age) or with V(gpg). What
+            cannot be encrypted as asked for is a failure, and never written as it is. Not for format C(directory).
+            Default: V(none).'
+        type: str
+        choices:
+          - none
+          - age
+          - gpg
+      recipients:
+        description:
+          - 'Public keys to encrypt for; each of their private keys alone decrypts. C(age): public keys of age or
+            SSH, or absolute paths of files with a key on each line. C(gpg): absolute paths of files with one key
+            each, as C(gpg --export KEY) writes it.'
+        type: list
+        elements: str
+      identity_file:
+        description:
+          - 'File with the private keys that decrypt encrypted backups; only its owner may be able to read it. C(age):
+            an identity file, or a private SSH key. C(gpg): keys without passphrase, as C(gpg --export-secret-keys)
+            writes them, or a GnuPG home directory. For hosts alone that may read the backups: taking them needs
+            none.'
+        type: str
       max_age:
         description:
           - Take no backup where a complete one of the same database with the same options is not older than this.
@@ -720,6 +778,11 @@ options:
         description:
           - 'When all backups are verified, as for O(jobs[].backup_schedule). Default: V(weekly).'
         type: str
+      sync_schedule:
+        description:
+          - 'When missing copies are brought to the targets: at the end of each backup run (C(after_backup)), or
+            as for O(jobs[].backup_schedule). Default: V(after_backup).'
+        type: str
       drill_schedule:
         description:
           - 'When the newest backup of each database is restored in a drill, as for O(jobs[].backup_schedule). Default:
@@ -730,11 +793,160 @@ options:
           - 'Words such as C(daily) begin up to this much later, by an amount that depends on host, job and action,
             so that the hosts of a fleet do not all begin at once. Five fields are taken as they are. Default: V(30m).'
         type: str
+      targets:
+        description:
+          - Names of the targets that get a copy of every backup. Each is a file C(targets.d/NAME.json) of the configuration.
+        type: list
+        elements: str
       log_dir:
         description:
           - Directory in which the command keeps its log, C(pgkeep.log), and the history of its runs, C(history.jsonl).
             Without it neither is kept.
         type: str
+    elements: dict
+  targets:
+    description:
+      - Places outside of the host that keep copies, for the jobs that name them. A target that this module wrote
+        and that is not among them any more is removed. Secrets are not here, but in the files that are named.
+    type: list
+    default: []
+    suboptions:
+      name:
+        description:
+          - 'Name of the target, as jobs say it in C(targets): the same characters as in the name of a job. Its
+            file is C(targets.d/NAME.json).'
+        type: str
+        required: true
+      type:
+        description:
+          - V(directory) is mounted storage; V(rsync) is an account on another host, reached with SSH; V(rclone)
+            is whatever that program speaks, such as S3.
+        type: str
+        choices:
+          - directory
+          - rsync
+          - rclone
+      path:
+        description:
+          - 'Where the copies are. C(directory): an absolute path, made if its parent exists. C(rsync): a directory
+            as the account sees it; not needed where the account has one only. C(rclone): bucket and prefix. Hosts
+            never share one.'
+        type: str
+      host:
+        description:
+          - 'C(rsync): the host.'
+        type: str
+      port:
+        description:
+          - 'C(rsync): port of its SSH server. Default: V(22).'
+        type: int
+      user:
+        description:
+          - 'C(rsync): the account. Without it, the user that runs the job.'
+        type: str
+      key_file:
+        description:
+          - 'C(rsync): the private SSH key. Without it, what the SSH client finds.'
+        type: str
+      known_hosts_file:
+        description:
+          - 'C(rsync): file with the host''s public key, which has to be known. Without it, the SSH client''s own.'
+        type: str
+      append_only:
+        description:
+          - 'C(rsync): the account can only add copies and tell their checksums, because its key runs C(pgkeep receive).
+            Without it the key has to give rsync what is asked of it. Default: V(true).'
+        type: bool
+      remote:
+        description:
+          - 'C(rclone): name of the remote in its configuration.'
+        type: str
+      config_file:
+        description:
+          - 'C(rclone): its configuration (mode 0600), with the credentials.'
+        type: str
+      flags:
+        description:
+          - 'C(rclone): more of its flags, each with its value, such as C(--s3-storage-class=STANDARD_IA). Those
+            that would delete, overwrite, or leave out a check are refused.'
+        type: list
+        elements: str
+      read_back:
+        description:
+          - 'How a copy is checked whose SHA-256 the target cannot tell: V(sample) reads pieces of every file back,
+            V(full) reads all of it. Default: V(sample).'
+        type: str
+        choices:
+          - sample
+          - full
+      bandwidth:
+        description:
+          - Bytes per second to use at most, such as C(10MB).
+        type: str
+      retries:
+        description:
+          - 'How often a copy is tried again, in the same run, after a failure. Default: V(2).'
+        type: int
+      timeout:
+        description:
+          - 'How long the target may be silent before that is a failure. Default: V(2m).'
+        type: str
+      deadline:
+        description:
+          - 'How long the copy of one backup may take. Default: V(24h).'
+        type: str
+      keep_last:
+        description:
+          - 'Limit: the newest N backups.'
+        type: int
+      keep_days:
+        description:
+          - 'Limit: backups not older than this many days.'
+        type: int
+      limit_mode:
+        description:
+          - 'V(either) drops a backup as soon as one limit is exceeded, V(both) only when every limit that is set
+            is. Default: V(either).'
+        type: str
+        choices:
+          - either
+          - both
+      keep_hourly:
+        description:
+          - 'Tier: the newest backup of each of the last N hours that have one.'
+        type: int
+      keep_daily:
+        description:
+          - 'Tier: the newest backup of each of the last N days that have one.'
+        type: int
+      keep_weekly:
+        description:
+          - 'Tier: the newest backup of each of the last N ISO weeks that have one.'
+        type: int
+      keep_monthly:
+        description:
+          - 'Tier: the newest backup of each of the last N months that have one.'
+        type: int
+      keep_yearly:
+        description:
+          - 'Tier: the newest backup of each of the last N years that have one.'
+        type: int
+      keep_minimum:
+        description:
+          - 'The newest N complete backups always stay, however old. Default: V(1).'
+        type: int
+      timezone:
+        description:
+          - 'Time zone in which hours, days, weeks, months and years begin. Default: V(UTC).'
+        type: str
+      max_deletions:
+        description:
+          - 'Brake: delete at most this many backups in one run, oldest first.'
+        type: int
+      require_copies:
+        description:
+          - 'Brake: delete only backups with at least this many verified copies elsewhere.'
+        type: int
     elements: dict
   passwords:
     description:

@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Filters for roles: when the jobs of a host run, as its job files, its crontab and its timers agree on it."""
+"""Filters for roles: when the jobs of a host run, as its job files, its crontab and its timers agree on it, and where their
+copies go.
+"""
 
 from __future__ import annotations
 
@@ -30,4 +32,5 @@ def _filter(function: Callable[..., Any]) -> Callable[..., Any]:
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {function.__name__: _filter(function) for function in (_jobs.resolve_jobs, _jobs.crontab, _jobs.timers)}
+        functions = (_jobs.resolve_jobs, _jobs.named_targets, _jobs.crontab, _jobs.timers)
+        return {function.__name__: _filter(function) for function in functions}

@@ -30,6 +30,7 @@ extends_documentation_fragment:
   - pgkeep.backup.instance
   - pgkeep.backup.selection
   - pgkeep.backup.dump_options
+  - pgkeep.backup.encryption_options
   - pgkeep.backup.run_options
   - pgkeep.backup.standby_options
 attributes:
@@ -109,6 +110,16 @@ EXAMPLES = r"""
     jobs: 8
     deadline: 6h
     reserve: 10%
+
+- name: Encrypted for the operators, and for the key in the vault
+  pgkeep.backup.pg_backup:
+    repository: /var/backups/postgresql
+    encryption: age
+    recipients:
+      - age1u3kfrwkg90thrdh7kmv93xeh4y7sgjfc4rcj8dcv56ac0ku7cyjsgse838
+      - /etc/pgkeep/keys/vault
+  become: true
+  become_user: postgres
 
 - name: A server on another host, over verified TLS, with the password in a file
   pgkeep.backup.pg_backup:
@@ -241,6 +252,11 @@ backups:
       type: str
       returned: always
       sample: zstd:3
+    encryption:
+      description: V(age) or V(gpg), or V(null) where it is not encrypted.
+      type: str
+      returned: always
+      sample: age
     partial:
       description: Whether an option left something out.
       type: bool
@@ -416,6 +432,7 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._ansible.run import 
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.model import (
     Connection,
     DumpOptions,
+    EncryptionOptions,
     FromJob,
     Instance,
     RunOptions,
@@ -427,7 +444,7 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.named
 
 def main() -> None:
     run(
-        backup, Connection, Instance, Selection, DumpOptions, RunOptions, StandbyOptions, FromJob,
+        backup, Connection, Instance, Selection, DumpOptions, EncryptionOptions, RunOptions, StandbyOptions, FromJob,
         required_one_of=[("repository", "job")],
     )  # fmt: skip
 

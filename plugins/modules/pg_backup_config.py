@@ -11,11 +11,12 @@ short_description: Write the configuration of a host
 version_added: 0.1.0
 author: pgkeep maintainers (@pgkeep)
 description:
-  - Writes all that C(pgkeep run) takes from files on a host. These are the jobs, what they have in common, and the password
-    file.
-  - The whole configuration is checked as C(pgkeep check-config) checks it, together with the jobs that people wrote by hand,
-    before anything is replaced. Where something is wrong, nothing is changed.
-  - Each file is replaced in one step. A job that begins meanwhile sees either the configuration of before or the new one.
+  - Writes all that C(pgkeep run) takes from files on a host. These are the jobs, what they have in common, the targets of
+    their copies, and the password file.
+  - The whole configuration is checked as C(pgkeep check-config) checks it, together with what people wrote by hand, before
+    anything is replaced. Where something is wrong, nothing is changed.
+  - Each file is replaced in one step. A job that begins meanwhile sees either the configuration of before or the new one. A
+    target is written before the jobs that name it, and removed after those that no longer do.
 extends_documentation_fragment:
   - pgkeep.backup.attributes
   - pgkeep.backup.configuration
@@ -36,7 +37,7 @@ notes:
   - Directory and files belong to V(root), and the group may read them. Files with a password belong to O(owner) and have
     mode 0600. Without root everything belongs to whoever runs the module.
   - Files of this module have a comment that says so. A job that was written by hand stays, unless O(jobs) has one of the
-    same name; a copy is then kept beside it, with a name that ends in C(.before-ansible). The same goes for
+    same name; a copy is then kept beside it, with a name that ends in C(.before-ansible). The same goes for targets,
     C(defaults.json) and the password file. Where O(defaults) says nothing, a C(defaults.json) that was written by hand
     counts.
   - A job that was written by hand never changes its meaning. Where it takes something from a C(defaults.json) that was
@@ -45,7 +46,8 @@ notes:
     what the other keeps.
   - A job cannot say V(null) here, which in a file means that a value of O(defaults) does not count. To switch off a rule of
     retention, say 0.
-  - Paths inside O(defaults) and O(jobs) are absolute. C(~) is not replaced, because it would be the home of another user.
+  - Paths inside O(defaults), O(jobs) and O(targets) are absolute. C(~) is not replaced, because it would be the home of another
+    user.
   - Ansible hides passwords in the options that it knows. It cannot know a misspelt one, whose task fails and is shown with
     C(-vvv). Passwords that come from a vault or a variable are safest with C(no_log) on the task.
 """
@@ -108,6 +110,26 @@ EXAMPLES = r"""
           - query: SELECT count(*) > 0 FROM orders
   become: true
 
+- name: A copy of every backup on mounted storage, and one on another host
+  pgkeep.backup.pg_backup_config:
+    defaults:
+      repository: /var/backups/postgresql
+      targets: [shelf, vault]
+    jobs:
+      - name: main
+    targets:
+      - name: shelf
+        type: directory
+        path: /mnt/shelf/db1
+        keep_daily: 14
+      - name: vault
+        type: rsync
+        host: vault.example.com
+        user: pgkeep
+        key_file: /etc/pgkeep/offsite/id_ed25519
+        known_hosts_file: /etc/pgkeep/offsite/known_hosts
+  become: true
+
 - name: Show what would change
   pgkeep.backup.pg_backup_config:
     defaults:
@@ -142,6 +164,12 @@ jobs:
   elements: str
   returned: success
   sample: [main]
+targets:
+  description: Names of the targets.
+  type: list
+  elements: str
+  returned: success
+  sample: [vault]
 written:
   description: Directories and files that were made or changed, or would be.
   type: list

@@ -161,6 +161,11 @@ backups:
       type: str
       returned: always
       sample: zstd:3
+    encryption:
+      description: V(age) or V(gpg), or V(null) where it is not encrypted.
+      type: str
+      returned: always
+      sample: age
     partial:
       description: Whether an option left something out.
       type: bool

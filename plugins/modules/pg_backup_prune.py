@@ -19,6 +19,8 @@ description:
   - Partial backups are counted on their own, so that the dump of one table never pushes a full one out.
   - With O(job) it prunes what the job of that name on the host prunes, by its policy, and no other job's backups. A job
     without any rule keeps the newest 10 backups of a database, as long as they are not older than 30 days.
+  - With O(target) it prunes what a target of the host holds, by the retention in the target's file, and nothing at home. The
+    host needs the right to delete there. Pins of the backups in O(repository) hold in the target too.
 requirements:
   - Python 3.9 or newer on the host
 extends_documentation_fragment:
@@ -28,6 +30,7 @@ extends_documentation_fragment:
   - pgkeep.backup.scope
   - pgkeep.backup.policy
   - pgkeep.backup.prune_options
+  - pgkeep.backup.at_target
 attributes:
   check_mode:
     support: full
@@ -94,6 +97,10 @@ EXAMPLES = r"""
 - name: What the job main of the host prunes, now
   pgkeep.backup.pg_backup_prune:
     job: main
+
+- name: A bucket, by the retention that the target's file has
+  pgkeep.backup.pg_backup_prune:
+    target: cloud
 
 - name: Wait for a backup that is just being taken
   pgkeep.backup.pg_backup_prune:
@@ -189,6 +196,7 @@ failures:
 
 from ansible_collections.pgkeep.backup.plugins.module_utils._ansible.run import run
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.model import (
+    AtTarget,
     FromJob,
     Policy,
     PruneOptions,
@@ -198,7 +206,7 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.named
 
 
 def main() -> None:
-    run(prune, Scope, Policy, PruneOptions, FromJob, required_one_of=[("repository", "job")])
+    run(prune, Scope, Policy, PruneOptions, AtTarget, FromJob, required_one_of=[("repository", "job", "target")])
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ extends_documentation_fragment:
   - pgkeep.backup.from_job
   - pgkeep.backup.choice
   - pgkeep.backup.restore_options
+  - pgkeep.backup.decryption
 attributes:
   check_mode:
     support: full
@@ -144,6 +145,12 @@ EXAMPLES = r"""
     target: shop_copy
     jobs: 4
 
+- name: An encrypted backup, on a host that has the private key
+  pgkeep.backup.pg_backup_restore:
+    repository: /srv/copies/db1
+    database: shop
+    identity_file: /root/pgkeep-identity
+
 - name: Show what restoring the roles and tablespaces would change
   pgkeep.backup.pg_backup_restore:
     repository: /srv/copies/db1
@@ -233,6 +240,11 @@ backup:
       type: str
       returned: always
       sample: zstd:3
+    encryption:
+      description: V(age) or V(gpg), or V(null) where it is not encrypted.
+      type: str
+      returned: always
+      sample: age
     partial:
       description: Whether an option left something out.
       type: bool
@@ -419,6 +431,7 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._ansible.run import 
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.model import (
     Choice,
     Connection,
+    Decryption,
     FromJob,
     RestoreOptions,
 )
@@ -426,7 +439,7 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.named
 
 
 def main() -> None:
-    run(restore, Connection, Choice, RestoreOptions, FromJob, required_one_of=[("repository", "job")])
+    run(restore, Connection, Choice, RestoreOptions, Decryption, FromJob, required_one_of=[("repository", "job")])
 
 
 if __name__ == "__main__":

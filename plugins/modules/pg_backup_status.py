@@ -169,10 +169,26 @@ jobs:
           returned: always
           sample: "2025-11-01T04:00:00Z"
         copies:
-          description: Number of targets with a checked copy of the newest complete backup.
-          type: int
+          description: What each target of the job has. Empty for a job without targets.
+          type: list
+          elements: dict
           returned: always
-          sample: 1
+          contains:
+            target:
+              description: Name of the target.
+              type: str
+              returned: always
+              sample: vault
+            newest:
+              description: The C(id) of the newest backup with a copy there that was found good. V(null) without one.
+              type: str
+              returned: always
+              sample: main/shop/shop_2025-11-05_14-30-00
+            age:
+              description: The age of that backup in seconds, or V(null).
+              type: float
+              returned: always
+              sample: 5400.0
         count:
           description: Number of complete backups.
           type: int
@@ -190,7 +206,7 @@ jobs:
       returned: always
       contains:
         action:
-          description: V(backup), V(prune), V(verify) or V(drill).
+          description: V(backup), V(prune), V(verify), V(drill), or V(sync) of a job with targets.
           type: str
           returned: always
           sample: backup

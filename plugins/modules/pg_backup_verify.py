@@ -34,6 +34,7 @@ extends_documentation_fragment:
   - pgkeep.backup.from_job
   - pgkeep.backup.filter
   - pgkeep.backup.verify_options
+  - pgkeep.backup.decryption
   - pgkeep.backup.drill_options
 attributes:
   check_mode:
@@ -125,6 +126,14 @@ EXAMPLES = r"""
     preload: [timescaledb]
     deadline: 6h
   delegate_to: drills.example.com
+  become: true
+
+- name: Drill encrypted backups, on the host that has the private key
+  pgkeep.backup.pg_backup_verify:
+    repository: /srv/copies/db1
+    level: restore
+    latest: true
+    identity_file: /root/pgkeep-identity
   become: true
 
 - name: Look again at what was found damaged
@@ -350,6 +359,7 @@ protections:
 
 from ansible_collections.pgkeep.backup.plugins.module_utils._ansible.run import run
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.model import (
+    Decryption,
     DrillOptions,
     Filter,
     FromJob,
@@ -359,7 +369,7 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.named
 
 
 def main() -> None:
-    run(verify, Filter, VerifyOptions, DrillOptions, FromJob, required_one_of=[("repository", "job")])
+    run(verify, Filter, VerifyOptions, Decryption, DrillOptions, FromJob, required_one_of=[("repository", "job")])
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Measure and write docs/benchmarks.md: `make bench`, or with ARGS="--megabytes 200 --rounds 3" for a quick look.
 
-ARGS="--only fleet" measures only what a fleet costs, and replaces that section of the page.
+ARGS="--only fleet" measures only what a fleet costs, "--only offsite" only copies, and replaces that section of the page.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from tests.bench import fleet
+from tests.bench import fleet, offsite
 from tests.bench.measure import Case, Run, median, ratio, rounds
 from tests.bench.sample import fill
 from tests.postgres import CELERP, DEBIAN, Server, find_installation
@@ -337,7 +337,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--backups", type=int, default=100_000, help="backups in the large repository")
     parser.add_argument("--tables", type=int, default=10_000, help="tables in the database of many tables")
-    parser.add_argument("--only", choices=["fleet"], help="measure this alone, and leave the rest of the page")
+    parser.add_argument(
+        "--only", choices=["fleet", "offsite"], help="measure this alone, and leave the rest of the page"
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "docs/benchmarks.md")
     return parser.parse_args()
 
@@ -374,14 +376,21 @@ def main() -> None:
     arguments = _arguments()
     if not arguments.only:
         arguments.output.write_text(measured(arguments))
-    with tempfile.TemporaryDirectory(prefix="pgkeep-bench-", dir="/var/tmp") as place:
-        lines = fleet.section(Path(place), arguments.rounds, _say)
-    arguments.output.write_text(with_section(arguments.output.read_text(), lines))
+    for name in [arguments.only] if arguments.only else ["offsite", "fleet"]:
+        with tempfile.TemporaryDirectory(prefix="pgkeep-bench-", dir="/var/tmp") as place:
+            lines = _section(name, Path(place), arguments)
+        arguments.output.write_text(with_section(arguments.output.read_text(), lines))
     _say(f"written: {arguments.output}")
 
 
+def _section(name: str, where: Path, arguments: argparse.Namespace) -> list[str]:
+    if name == "offsite":
+        return offsite.section(where, arguments.megabytes, arguments.rounds, _say, _table)
+    return fleet.section(where, arguments.rounds, _say)
+
+
 def measured(arguments: argparse.Namespace) -> str:
-    """Measure everything but the fleet; return the page."""
+    """Measure everything but copies and the fleet; return the page."""
     sections: list[tuple[str, str, Mapping[str, Sequence[Run]]]] = []
     with tempfile.TemporaryDirectory(prefix="pgkeep-bench-", dir="/var/tmp") as place:
         where = Path(place)

@@ -79,6 +79,56 @@ def test_a_password_that_others_can_read_is_refused(keeper: Keeper, tmp_path: Pa
     assert keeper.run("check-config", option).code == 0
 
 
+# text of the target's file -> what is said
+TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "unknown key": ('{"type": "directory", "pth": "/mnt"}', ("pth is not known", "did you mean path?")),
+    "a secret that does not belong there": (
+        f'{{"secret_access_key": "{SECRET}"}}',
+        ("secret_access_key is not known",),
+    ),
+    "a secret in a flag": (
+        f'{{"type": "rclone", "remote": "s3", "config_file": "/x", "path": "b", "flags": ["--s3-secret-access-key={SECRET}"]}}',
+        ("flags: --s3-secret-access-key: secrets belong into config_file",),
+    ),
+    "no type": ('{"path": "/mnt"}', ("type is not set",)),
+    "of another type": ('{"type": "rsync", "host": "vault", "remote": "s3"}', ("remote is set", "does not know it")),
+    "bad JSON": ("{", (":1:2: not JSON",)),
+    "a job": ('{"repository": "/srv"}', ("repository is not known",)),
+}
+
+
+@pytest.mark.parametrize("case", TARGETS)
+def test_a_target_that_cannot_be_meant_is_refused_before_a_backup_is_taken(
+    keeper: Keeper, tmp_path: Path, case: str
+) -> None:
+    text, parts = TARGETS[case]
+    option = write_job(tmp_path / "etc", "night", repository=str(keeper.repository), targets=["away"])
+    file = tmp_path / "etc/targets.d/away.json"
+    file.parent.mkdir()
+    file.write_text(text)
+    for done in (
+        keeper.run("run", option, "night"),
+        keeper.run("check-config", option),
+        keeper.run("check-config", str(file)),
+    ):
+        said(done, f"{file}:", *parts)
+    assert not keeper.repository.exists()
+
+
+def test_a_target_that_does_not_exist_is_refused_with_those_that_do(keeper: Keeper, tmp_path: Path) -> None:
+    option = write_job(tmp_path / "etc", "night", repository=str(keeper.repository), targets=["awya"])
+    (tmp_path / "etc/targets.d").mkdir()
+    good = tmp_path / "etc/targets.d/away.json"
+    good.write_text(json.dumps({"type": "directory", "path": str(tmp_path / "away")}))
+    text = "night.json: targets[0] is 'awya', but there is no such target: there are away: did you mean away?"
+    for done in (keeper.run("run", option, "night"), keeper.run("check-config", option)):
+        said(done, text)
+    done = keeper.run("check-config", str(good))
+    assert (done.code, done.out) == (0, f"{good}: no problems\n")
+    write_job(tmp_path / "etc", "night", repository=str(keeper.repository), targets=["away"])
+    assert keeper.run("check-config", option).code == 0
+
+
 def test_an_unknown_job_names_those_that_there_are(keeper: Keeper, tmp_path: Path) -> None:
     option = write_job(tmp_path / "etc", "nightly", repository=str(keeper.repository))
     said(keeper.run("run", option, "nigthly"), "there is no job nigthly", "there are nightly", "did you mean nightly?")

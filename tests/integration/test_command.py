@@ -41,7 +41,7 @@ from tests.keeper import (
 )
 from tests.postgres import Server
 
-COMMANDS = ("backup", "list", "stats", "status", "prune", "run", "adopt", "check-config")
+COMMANDS = ("backup", "list", "stats", "status", "prune", "sync", "run", "adopt", "check-config")
 NewDatabase = Callable[..., str]
 NewRole = Callable[..., str]
 
@@ -330,7 +330,7 @@ def test_a_job_backs_up_and_prunes_and_other_commands_take_its_options(keeper: K
     assert snapshot(keeper.repository) == before
     done = keeper.run("run", "nightly", place, "--json").json
     assert planned["prune"]["deleted"] == done["prune"]["deleted"]
-    assert done.keys() == planned.keys() == {"job", "backup", "prune"}
+    assert done.keys() == planned.keys() == {"job", "backup", "prune", "sync"}
     assert_has_keys(done["backup"], returned("pg_backup"))
     assert_has_keys(done["prune"], returned("pg_backup_prune"))
     assert len(done["prune"]["deleted"]) == 2

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.pgkeep.backup.plugins.module_utils._ansible.argspec import argument_spec
-from ansible_collections.pgkeep.backup.plugins.module_utils._core import cli
+from ansible_collections.pgkeep.backup.plugins.module_utils._core import command_line
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain import model
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.schema import JOB_CLASSES, job_schema
 
@@ -323,7 +323,8 @@ def test_a_module_that_runs_as_root_works_as_the_owner_and_leaves_nothing_else(
 CLASSES = (
     model.Connection, model.Repository, model.Location, model.Scope, model.Filter, model.Selection, model.DumpOptions,
     model.RunOptions, model.StandbyOptions, model.Policy, model.ListingOptions, model.PruneOptions, model.VerifyOptions,
-    model.DrillOptions, model.Repository, model.Choice, model.RestoreOptions, model.AdoptOptions, model.LogOptions,
+    model.EncryptionOptions, model.Decryption, model.DrillOptions, model.Repository, model.Choice, model.RestoreOptions,
+    model.AdoptOptions, model.LogOptions,
 )  # fmt: skip
 # One name may mean different things to different commands.
 OPTIONS: dict[str, list[model.Option]] = {}
@@ -333,7 +334,7 @@ for cls in CLASSES:
 
 
 def test_the_command_line_has_no_default_of_its_own_and_offers_what_the_model_allows() -> None:
-    parser = cli._parser()
+    parser = command_line.parser()
     (subparsers,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     seen = set()
     for command in subparsers.choices.values():

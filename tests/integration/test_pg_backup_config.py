@@ -121,6 +121,45 @@ def test_check_mode_then_the_same_then_nothing_then_less_then_nothing_at_all(hos
     assert not host.etc.exists()
 
 
+def test_targets_come_and_go_with_the_jobs_that_name_them(host: Host) -> None:
+    first = {
+        "defaults": {"repository": "/srv/backups"},
+        "jobs": [{"name": "main", "targets": ["shelf", "vault"], "sync_schedule": "daily"}],
+        "targets": [
+            {"name": "shelf", "type": "directory", "path": "/mnt/shelf", "keep_daily": "7", "bandwidth": "10MB"},
+            {"name": "vault", "type": "rsync", "host": "vault", "key_file": "/etc/key", "append_only": False},
+        ],
+    }
+    second = {**first, "jobs": [{"name": "main", "targets": ["vault"]}], "targets": first["targets"][1:]}
+    results = host.play({**first, "check_mode": True}, first, first, second)
+    assert [result["changed"] for result in results] == [True, True, False, True]
+    planned, done, _again, less = results
+    assert (planned["written"], planned["targets"]) == (done["written"], done["targets"])
+    assert (done["targets"], less["targets"]) == (["shelf", "vault"], ["vault"])
+    assert less["removed"] == [str(host.etc / "targets.d/shelf.json")]
+    assert json.loads((host.etc / "targets.d/vault.json").read_text()) == {
+        "comment": "Managed by Ansible: changes here are lost.",
+        "type": "rsync",
+        "host": "vault",
+        "key_file": "/etc/key",
+        "append_only": False,
+    }
+    assert '+  "path": "/mnt/shelf",' in host.output.splitlines()
+    bad: list[tuple[dict[str, Any], str]] = [
+        ({"targets": []}, "job main: targets[0] is 'vault', but there is no such target"),
+        ({"targets": [{"name": "vault", "type": "ssh"}]}, "value of type must be one of: directory, rsync, rclone"),
+        ({"targets": [{"type": "rsync"}]}, "missing required arguments: name found in targets"),
+        ({"targets": [{"name": "vault", "type": "rsync", "hst": "vault"}]}, "hst"),
+        ({"targets": [{"name": "vault", "type": "rsync"}]}, "target vault: host is not set"),
+    ]
+    refused = host.play(*({**second, **options} for options, _message in bad))
+    for result, (_options, message) in zip(refused, bad):
+        assert message in result["msg"]
+    (absent,) = host.play({"state": "absent"})
+    assert absent["targets"] == []
+    assert not host.etc.exists()
+
+
 def test_what_cannot_be_meant_is_refused_and_changes_nothing(host: Host) -> None:
     good = {
         "defaults": {"repository": "/srv"},

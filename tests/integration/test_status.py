@@ -100,7 +100,7 @@ def test_a_job_stands_as_its_last_runs_have_left_it(host: Host) -> None:
             newest[name][key] for key in ("id", "created", "size")
         )
         assert 0 <= item["age"] < 600
-        assert (item["count"], item["damaged"], item["copies"], item["drilled"]) == (2, 0, 0, None)
+        assert (item["count"], item["damaged"], item["copies"], item["drilled"]) == (2, 0, [], None)
     assert databases["shop_test"]["verified"] is None
     assert (databases["shop"]["verified_level"], databases["shop"]["verified"][:10]) == (
         "checksum",
@@ -201,7 +201,7 @@ def test_check_config_finds_what_is_wrong_with_a_schedule(host: Host) -> None:
     host.job("main", drill_schedule="0 4 31 2 *", verify_schedule="after_backup")
     done = host.do("check-config")
     assert done.code == 2
-    assert "main.json: verify_schedule is 'after_backup': only prune_schedule can be that" in done.err
+    assert "main.json: verify_schedule is 'after_backup': only prune_schedule and sync_schedule can be" in done.err
     assert "main.json: drill_schedule is '0 4 31 2 *': there is no day 31 in Feb" in done.err
 
 
@@ -280,7 +280,9 @@ def test_a_module_needs_a_job_or_a_repository(host: Host) -> None:
     host.job("main", databases=["shop"])
     modules = ("pg_backup", "pg_backup_prune", "pg_backup_verify")
     results = host.play(*((module, {}) for module in modules))
-    assert {result["msg"] for result in results} == {"one of the following is required: repository, job"}
+    assert [result["msg"].partition(": ")[2] for result in results] == [
+        "repository, job", "repository, job, target", "repository, job",
+    ]  # fmt: skip
     results = host.play(*((module, {"job": "mian"}) for module in modules))
     assert {result["msg"] for result in results} == {"there is no job mian: there are main: did you mean main?"}
     assert not host.keeper.repository.exists()

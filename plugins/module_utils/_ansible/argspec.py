@@ -17,7 +17,7 @@ from .._core.domain.model import Check, Option, options_of
 # Kinds whose text the core parses; every other kind has the same name as Ansible's type.
 TYPES = {
     "duration": "str", "size": "str", "time": "str", "password": "str", "checks": "list",
-    "job": "dict", "jobs": "list", "passwords": "list",
+    "job": "dict", "jobs": "list", "targets": "list", "passwords": "list",
 }  # fmt: skip
 
 # Options that Ansible takes for secrets because of their names.

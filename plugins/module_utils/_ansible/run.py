@@ -20,6 +20,7 @@ from ansible.module_utils.basic import AnsibleModule, _load_params
 
 from .._core.adapters.process import Cancellation, scrub_environment
 from .._core.adapters.repository import gives_up_root
+from .._core.domain.encryption import is_private
 from .._core.domain.errors import PgkeepError
 from .._core.domain.text import printable
 from .argspec import argument_spec, values
@@ -98,6 +99,8 @@ def _secrets(spec: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[str
         if entry.get("no_log") and value:
             yield str(value)
         for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, str) and is_private(item):  # where only a public key may be
+                yield item
             if isinstance(item, Mapping):
                 yield from _secrets(entry.get("options") or {}, item)
 

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import io
@@ -18,170 +17,16 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any, Callable
 
-from . import console
+from . import command_line, console
 from .adapters.process import Cancellation, scrub_environment
 from .domain.errors import DONE, FAILED, ConfigurationError, Interrupted, PgkeepError
 from .domain.history import outcome_entries
-from .domain.model import (
-    CONFIG_DIRECTORY,
-    AdoptOptions,
-    Choice,
-    Connection,
-    DrillOptions,
-    DumpOptions,
-    Filter,
-    ListingOptions,
-    Location,
-    LogOptions,
-    Option,
-    Policy,
-    PruneOptions,
-    Repository,
-    RestoreOptions,
-    RunbookOptions,
-    RunOptions,
-    Scope,
-    Selection,
-    StandbyOptions,
-    VerifyOptions,
-    options_of,
-)
+from .domain.model import Policy, options_of
 from .domain.text import backup_lines, plan_lines, printable, statistics_lines, table
 from .domain.version import VERSION
 
 # The rest is imported by the command that needs it: the zip holds no compiled code, so what is not used is not free.
 Raw = dict[str, Any]
-DESCRIPTION = (
-    "Backups of PostgreSQL databases that are known to be complete: take, list, count, prune, verify, restore."
-)
-EPILOG = (
-    "Exit status: 0 done, 1 failed, 2 usage or configuration, 3 another run holds the lock, 4 some databases or backups"
-    " failed and the others are done."
-)
-# One name can belong to several classes; it is one option of the command, and the positional arguments have their own.
-_POSITIONAL = {"databases", "database"}
-_DRILL_VERIFY = {name: item for name, item in options_of(VerifyOptions).items() if name not in ("level", "latest")}
-_RUNBOOK = {name: item for name, item in options_of(RunbookOptions).items() if name != "config_dir"}  # every command's
-_ADOPT_RUN = {name: item for name, item in options_of(RunOptions).items() if name not in ("max_age", "parallel")}
-
-
-def _add_option(parser: argparse.ArgumentParser, name: str, option: Option) -> None:
-    flag, more = "--" + name.replace("_", "-"), ""
-    if option.default not in (None, "", (), False):
-        more = f" Default: {option.default}."
-    text = (option.help + more).replace("%", "%%")
-    if option.kind == "bool" and name.startswith("no_"):
-        # To argparse, what begins with --no- is the opposite of an option.
-        parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
-    elif option.kind == "bool":
-        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
-    elif option.kind in ("list", "checks"):
-        word = "NAME" if option.kind == "list" else "QUERY"
-        parser.add_argument(flag, action="append", metavar=word, default=argparse.SUPPRESS, help=text + " Repeatable.")
-    else:
-        metavar = None if option.choices else option.kind.upper()
-        kind: Callable[[str], Any] = int if option.kind == "int" else str
-        parser.add_argument(
-            flag, type=kind, choices=option.choices or None, metavar=metavar, default=argparse.SUPPRESS, help=text
-        )
-
-
-def _add_options(parser: argparse.ArgumentParser, *groups: Any) -> None:
-    known: dict[str, Option] = {}
-    for group in groups:
-        known.update(group if isinstance(group, dict) else options_of(group))
-    for name, option in known.items():
-        if name not in _POSITIONAL and option.kind != "password":  # a password in a process list is everybody's
-            _add_option(parser, name, option)
-
-
-def _add_command(commands: Any, name: str, text: str, *, job: bool = True) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text, epilog=EPILOG, allow_abbrev=False
-    )
-    if job:
-        parser.add_argument(
-            "--job", metavar="JOB", help="Take the options from this job; those given here overrule it."
-        )
-    parser.add_argument("--config-dir", metavar="DIR", default=CONFIG_DIRECTORY, help=f"Default: {CONFIG_DIRECTORY}.")
-    parser.add_argument("--json", action="store_true", help="Print the result as JSON, with the keys of the modules.")
-    parser.add_argument(
-        "--quiet",
-        action="store_true",
-        help="Print only what was asked for: lists, figures, JSON. Warnings and errors still go to stderr.",
-    )
-    return parser
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("pgkeep", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
-    parser.add_argument("--version", action="store_true", help="Print the version and the checksum of this program.")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    databases: Raw = {"nargs": "*", "metavar": "DATABASE", "default": argparse.SUPPRESS}
-    dry_run: Raw = {"action": "store_true", "help": "Look at everything, change nothing, say what would happen."}
-
-    take = _add_command(commands, "backup", "Take backups.")
-    take.add_argument("databases", help="Names of databases. None: all that the other options select.", **databases)
-    take.add_argument("--dry-run", **dry_run)
-    _add_options(take, Location, Selection, DumpOptions, RunOptions, StandbyOptions, Connection, LogOptions)
-
-    show = _add_command(commands, "list", "List backups, the newest first.")
-    show.add_argument("databases", help="Only backups of these databases; @globals means the globals.", **databases)
-    show.add_argument("--limit", type=int, metavar="N", help="Show at most N backups.")
-    _add_options(show, Repository, Filter, ListingOptions)
-
-    figures = _add_command(commands, "stats", "Show statistics and the retention policy in force.")
-    figures.add_argument("databases", help="Only backups of these databases; @globals means the globals.", **databases)
-    _add_options(figures, Repository, Filter, Policy)
-
-    _add_command(commands, "status", "Show how the jobs of this host stand.", job=False)
-
-    prune = _add_command(commands, "prune", "Delete the backups that the retention policy does not keep.")
-    prune.add_argument("databases", help="Only backups of these databases; @globals means the globals.", **databases)
-    prune.add_argument("--dry-run", **dry_run)
-    _add_options(prune, Repository, Scope, Policy, PruneOptions, LogOptions)
-
-    verify = _add_command(commands, "verify", "Verify backups; what is found is kept with each and shown by list.")
-    verify.add_argument("databases", help="Only backups of these databases; @globals means the globals.", **databases)
-    verify.add_argument("--dry-run", **dry_run)
-    _add_options(verify, Repository, Filter, VerifyOptions, DrillOptions, LogOptions)
-
-    drill = _add_command(
-        commands, "drill", "Restore backups into a throw-away server and prove that the contents are equal."
-    )
-    drill.add_argument("databases", help="Only backups of these databases; @globals means the globals.", **databases)
-    drill.add_argument("--all", action="store_true", help="Every backup that matches, not only the newest of each.")
-    drill.add_argument("--dry-run", **dry_run)
-    _add_options(drill, Repository, Filter, _DRILL_VERIFY, DrillOptions, LogOptions)
-
-    restore = _add_command(commands, "restore", "Restore a database from a backup.")
-    restore.add_argument("database", nargs="?", metavar="DATABASE", default=argparse.SUPPRESS, help="As backed up.")
-    restore.add_argument("--list", action="store_true", help="Only print what is in the backup's archive.")
-    restore.add_argument("--dry-run", **dry_run)
-    _add_options(restore, Repository, Choice, RestoreOptions, Connection, LogOptions)
-
-    document = _add_command(commands, "runbook", "Write the recovery document of this host, in Markdown.")
-    document.add_argument("--dry-run", **dry_run)
-    _add_options(document, Repository, _RUNBOOK, Connection)
-
-    run = _add_command(commands, "run", "Run a job: back up, then prune.", job=False)
-    run.add_argument("job", metavar="JOB", help="Name of the job.")
-    run.add_argument("--dry-run", **dry_run)
-    _add_options(run, LogOptions)
-
-    adopt = _add_command(commands, "adopt", "Take over dumps that another tool made.")
-    adopt.add_argument("paths", nargs="+", metavar="PATH", help="A dump, or a directory that is searched for dumps.")
-    adopt.add_argument("--dry-run", **dry_run)
-    _add_option(adopt, "database", options_of(AdoptOptions)["database"])
-    _add_options(adopt, Location, AdoptOptions, _ADOPT_RUN, LogOptions)
-
-    check = _add_command(commands, "check-config", "Check configuration files.", job=False)
-    check.add_argument(
-        "path", nargs="?", metavar="PATH", help="A file, or a configuration directory. Default: --config-dir."
-    )
-    return parser
-
-
 # --- what each command does: given its options, return the exit code ---
 
 
@@ -225,6 +70,8 @@ def _report_problems(result: Any, dry_run: bool) -> None:
 def _list(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
     from .services.listing import listing
 
+    if arguments.get("target"):
+        return _compare(arguments, cancellation)
     listed = listing(
         console.repository(arguments, console.options(arguments, ("repository",))), False, clock, cancellation
     )
@@ -240,6 +87,20 @@ def _list(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellat
     if listed.failed:
         console.error(listed.message)
     return listed.exit_code
+
+
+def _compare(arguments: Raw, cancellation: Cancellation) -> int:
+    from .services.comparison import compare
+
+    options = console.repository(arguments, console.options(arguments, ("repository", "instance")))
+    found = compare({**options, "config_dir": arguments["config_dir"]}, cancellation)
+    if arguments["json"]:
+        console.print_json(found.to_json())
+    else:
+        console.write(sys.stdout, *found.lines())
+    for text in found.problems:
+        console.error(text)
+    return found.exit_code
 
 
 def _stats(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
@@ -279,7 +140,9 @@ def _prune(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancella
     from .services.prune import prune
 
     check, observer = arguments["dry_run"], console.observer()
-    if arguments.get("job"):
+    if arguments.get("target"):
+        pruned = _pruned_target(arguments, clock, cancellation)
+    elif arguments.get("job"):
         pruned = prune_job(console.defaults(arguments), console.given(arguments), check, clock, cancellation, observer)
     else:
         options = console.options(arguments, (*options_of(Policy), "repository"))
@@ -289,6 +152,51 @@ def _prune(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancella
         console.print_json(pruned.to_json())
     console.say(*plan_lines(pruned.plan))
     return _report_prune(pruned)
+
+
+def _pruned_target(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> Any:
+    from .services.target_prune import prune_target
+
+    options = console.repository(arguments, console.options(arguments, ("repository",)))
+    place = {**options, "config_dir": arguments["config_dir"]}
+    return prune_target(place, arguments["dry_run"], clock, cancellation, console.observer())
+
+
+def _sync(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> int:
+    from .services.job import sync_job
+    from .services.sync import sync
+
+    check, observer, said = arguments["dry_run"], console.observer(), console.given(arguments)
+    place = {"config_dir": arguments["config_dir"]}
+    if arguments.get("job"):
+        synced = sync_job(console.defaults(arguments), {**said, **place}, check, clock, cancellation, observer)
+    else:
+        options = console.repository(arguments, console.options(arguments, ("repository", "targets")))
+        synced = sync({**options, **place}, check, clock, cancellation, observer)
+    console.note(synced.message)
+    if arguments["json"]:
+        console.print_json(synced.to_json())
+    _report_sync(synced)
+    code: int = synced.exit_code
+    return code
+
+
+def _receive(arguments: Raw, _clock: Callable[[], datetime], cancellation: Cancellation) -> int:
+    from .services.receive import receive
+
+    code: int = receive(arguments, os.environ, sys.stdin.buffer, sys.stdout.buffer, sys.stderr, cancellation)
+    return code
+
+
+def _report_sync(synced: Any) -> None:
+    from .services.sync import summary
+
+    if synced.check:
+        console.say(*(printable(f"{side.target}: would copy {name}") for side in synced.sides for name in side.missing))
+    console.say(*map(printable, summary(synced)))
+    console.warn(synced.warnings)
+    for text in synced.problems:
+        console.error(text)
 
 
 def _report_prune(pruned: Any) -> int:
@@ -308,7 +216,7 @@ def _run(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellati
     from .services.job import run_job
 
     job, check = config.load_job(arguments["config_dir"], arguments["job"]), arguments["dry_run"]
-    result = run_job(arguments["job"], job, check, clock, cancellation, console.observer())
+    result = run_job(arguments["job"], job, arguments["config_dir"], check, clock, cancellation, console.observer())
     pruned = result.pruned
     deleted = [backup.id for backup in pruned.deleted] if pruned else []
     message = result.message or result.backup.for_another_server
@@ -317,6 +225,8 @@ def _run(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellati
         console.print_json(result.to_json())
     _report_backup(result.backup, check)
     _report_problems(result.backup, check)
+    if result.synced:
+        _report_sync(result.synced)
     if pruned:
         console.say(*(plan_lines(pruned.plan) if check else (f"deleted {printable(item)}" for item in deleted)))
         _report_prune(pruned)
@@ -381,6 +291,8 @@ _COMMANDS = {
     "stats": _stats,
     "status": _status,
     "prune": _prune,
+    "sync": _sync,
+    "receive": _receive,
     "verify": _verify,
     "drill": _drill,
     "restore": _restore,
@@ -409,7 +321,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal's encoding must not end a run
-    parser = _parser()
+    parser = command_line.parser()
     arguments = vars(parser.parse_args(argv))
     if arguments["version"]:
         console.write(sys.stdout, _version())

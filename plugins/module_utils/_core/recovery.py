@@ -15,7 +15,7 @@ from . import console
 from .adapters.process import Cancellation
 from .domain.errors import DONE
 from .domain.history import entry
-from .domain.model import Connection, DrillOptions, options_of
+from .domain.model import Connection, options_of
 from .domain.text import change_lines, printable
 
 if TYPE_CHECKING:
@@ -44,13 +44,13 @@ def verify(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancella
 
 
 def _verified(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancellation) -> Verified:
-    from .services.job import for_drill, verify_job
+    from .services.job import OF_VERIFY, for_drill, verify_job
     from .services.verify import verify as verify_all
 
     check, said, observer = arguments["dry_run"], console.given(arguments), console.observer()
     if arguments.get("job"):
         return verify_job(console.defaults(arguments), said, check, clock, cancellation, observer)
-    options = console.options(arguments, ("repository", "bin_dir", *options_of(DrillOptions)))
+    options = console.options(arguments, OF_VERIFY)
     options = for_drill(console.repository(arguments, options), said)
     return verify_all(options, check, clock, cancellation, observer)
 
@@ -67,8 +67,11 @@ def restore(arguments: Raw, clock: Callable[[], datetime], cancellation: Cancell
 
     if arguments.get("job"):
         options = restore_options(console.defaults(arguments), console.given(arguments))
+    elif arguments.get("from_target"):  # on a host that may have no repository at all
+        options = console.options(arguments, OF_RESTORE)
     else:
         options = console.repository(arguments, console.options(arguments, OF_RESTORE))
+    options["config_dir"] = arguments["config_dir"]
     if arguments["list"]:
         console.write(sys.stdout, *map(printable, service.contents(options, cancellation).splitlines()))
         return DONE

@@ -9,7 +9,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.pgkeep.backup.plugins.module_utils._ansible.argspec import argument_spec, values
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain import model
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.configuration import Configuration
-from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.schema import JOB_CLASSES
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.schema import JOB_CLASSES, TARGET_CLASSES
 
 EVERYTHING = (
     model.Connection,
@@ -72,6 +72,15 @@ def test_what_goes_into_a_file_is_every_option_of_a_job_and_nothing_that_nobody_
     assert inner["checks"]["options"]["query"] == {"type": "str", "required": True}
     assert inner["checks"]["options"]["expected"] == {"type": "str"}
     assert [name for name, item in inner.items() if item.get("no_log")] == ["login_password"]
+
+
+def test_a_target_is_written_as_it_was_said_and_has_no_secret() -> None:
+    inner = dict(CONFIGURATION["targets"]["options"])
+    assert inner.pop("name") == {"type": "str", "required": True}
+    assert inner.keys() == {name for cls in TARGET_CLASSES for name in model.options_of(cls)}
+    assert [name for name, item in inner.items() if "default" in item or "required" in item] == []
+    assert [name for name, item in inner.items() if item["type"] == "path"] == []
+    assert [name for name, item in inner.items() if item.get("no_log")] == []
 
 
 def test_a_job_needs_a_name_and_a_line_of_a_password_file_a_password_which_is_a_secret() -> None:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.pgkeep.backup.plugins.module_utils._ansible.argspec import argument_spec
-from ansible_collections.pgkeep.backup.plugins.module_utils._core import cli
+from ansible_collections.pgkeep.backup.plugins.module_utils._core import command_line
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.drill import Evidence
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.proof import Contents
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.sandbox import protections
@@ -22,7 +22,8 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.sandbox
 from .test_modules import CLASSES
 
 ROOT = Path(__file__).resolve().parents[3]
-DOCUMENTS = {name: (ROOT / name).read_text() for name in ("README.md", "docs/restore.md", "docs/drill.md")}
+_PAGES = ("README.md", "docs/restore.md", "docs/drill.md", "docs/encryption.md", "docs/offsite.md")
+DOCUMENTS = {name: (ROOT / name).read_text() for name in _PAGES}
 TAKES = {**CLASSES, "pg_backup_command": ()}
 
 
@@ -55,6 +56,6 @@ def test_every_task_and_every_command_in_it_is_accepted(name: str) -> None:
                     seen += 1
     for line in re.findall(r"^# pgkeep (.*)$", text, re.MULTILINE):
         words = [word.strip('"') for word in re.findall(r'"[^"]*"|[^ "]+', line)]
-        assert cli._parser().parse_args(words).command == words[0]
+        assert command_line.parser().parse_args(words).command == words[0]
         seen += 1
     assert seen

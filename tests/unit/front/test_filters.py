@@ -16,13 +16,18 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.pgkeep.backup.plugins.module_utils._core import cli
+from ansible_collections.pgkeep.backup.plugins.module_utils._core import command_line
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain import schedule
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.errors import ConfigurationError
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.job import combination_problems
 
 # Not the filters themselves: Ansible takes a process that has imported those for its controller.
-from ansible_collections.pgkeep.backup.plugins.plugin_utils._jobs import crontab, resolve_jobs, timers
+from ansible_collections.pgkeep.backup.plugins.plugin_utils._jobs import (
+    crontab,
+    named_targets,
+    resolve_jobs,
+    timers,
+)
 
 from tests.playbook import HERE, run_playbook
 
@@ -208,7 +213,7 @@ def test_every_line_is_a_command_that_pgkeep_takes() -> None:
     assert len(lines) == 6
     for line in lines:
         user, command, *arguments = line.split()[5:]
-        parsed = cli._parser().parse_args(arguments)
+        parsed = command_line.parser().parse_args(arguments)
         assert (user, command, arguments[0]) == ("postgres", COMMAND, parsed.command)
         assert (parsed.job in JOBS, parsed.quiet, parsed.config_dir) == (True, True, "/opt/etc")
 
@@ -225,6 +230,7 @@ def test_timers_are_what_units_are_made_of() -> None:
             "action": "backup",
             "command": [COMMAND, "run", "main", "--quiet"],
             "on_calendar": ["*-*-* 02:00:00"],
+            "places": [],
         },
         {
             "name": "pgkeep-main-drill",
@@ -232,6 +238,7 @@ def test_timers_are_what_units_are_made_of() -> None:
             "action": "drill",
             "command": [COMMAND, "drill", "--job", "main", "--quiet"],
             "on_calendar": ["*-*-13 04:00:00", "Fri *-*-* 04:00:00"],
+            "places": [],
         },
     ]
     assert timers(jobs, COMMAND, "/opt/etc")[0]["command"][-2:] == ["--config-dir", "/opt/etc"]
@@ -243,10 +250,103 @@ def test_the_crontab_and_the_timers_run_the_same() -> None:
     assert [" ".join(item["command"]) for item in timers(jobs, COMMAND)] == lines
 
 
+# --- copies ---
+
+TARGETS: dict[str, Any] = {
+    "shelf": {"type": "directory", "path": "/mnt/nas/db1/", "keep_last": 3},
+    "disk": {"type": "directory", "path": "/disk"},
+    "vault": {"type": "rsync", "host": "vault"},
+}
+NIGHTLY = {"drill_schedule": "never", "verify_schedule": "never", **AT_ONCE}
+
+
+def test_a_job_with_targets_has_a_line_for_its_copies_where_it_has_a_schedule_for_them() -> None:
+    own = {"targets": ["vault"], "sync_schedule": "hourly"}
+    common = {**NIGHTLY, "targets": ["vault"], "sync_schedule": "0 6 * * *"}
+    ways: list[tuple[Any, Any, list[str]]] = [
+        (own, NIGHTLY, ["0 * * * *"]),
+        ({}, common, ["0 6 * * *"]),
+        ({"targets": ["vault"]}, NIGHTLY, []),  # at the end of its run
+        ({"sync_schedule": "hourly"}, NIGHTLY, []),
+        ({"targets": []}, common, []),
+        ({"targets": None}, common, []),
+    ]
+    for job, defaults, expected in ways:
+        (resolved,) = jobs = resolve_jobs({"main": job}, "db1", defaults)
+        lines = crontab(jobs, COMMAND, "postgres").splitlines()
+        command = "postgres /usr/local/bin/pgkeep sync --job main --quiet"
+        assert [line.removesuffix(f" {command}") for line in lines if " sync " in line] == expected, job
+        assert [" ".join(item["command"]) for item in timers(jobs, COMMAND) if item["action"] == "sync"] == [
+            command.split(maxsplit=1)[1] for _line in expected
+        ]
+        assert ("sync_schedule" in resolved) == bool({**defaults, **job}.get("targets"))
+        assert combination_problems(resolved) == []
+        assert resolved.get("targets", []) is not None  # null would be lost on the way to the file
+
+
+def test_a_service_may_write_to_the_storage_that_it_copies_to_and_no_other_service_may() -> None:
+    shelf = ["/mnt/nas/db1", "/mnt/nas"]
+    ways: list[tuple[dict[str, Any], dict[str, list[str]]]] = [
+        ({"targets": ["shelf", "vault"]}, {"backup": shelf, "prune": []}),
+        ({"targets": ["vault"]}, {"backup": [], "prune": []}),
+        ({"targets": ["disk", "by-hand"], "sync_schedule": "hourly"}, {"backup": [], "prune": [], "sync": ["/disk"]}),
+        ({}, {"backup": [], "prune": []}),
+    ]
+    for job, expected in ways:
+        for own, common in ((job, {}), ({}, job)):
+            defaults = {**NIGHTLY, "prune_schedule": "weekly", **common}
+            jobs = resolve_jobs({"main": own}, "db1", defaults)
+            found = timers(jobs, COMMAND, defaults=defaults, targets=TARGETS)
+            assert {item["action"]: item["places"] for item in found} == expected
+
+
+def test_a_place_that_systemd_would_take_for_something_else_is_refused() -> None:
+    for path in ("/mnt/my shelf", "/mnt/50%", "shelf"):
+        jobs = resolve_jobs({"main": {"targets": ["x"]}}, "db1")
+        with pytest.raises(ConfigurationError, match=f"timers: path of target x is '{path}'"):
+            timers(jobs, COMMAND, targets={"x": {"type": "directory", "path": path}})
+
+
+def test_targets_get_their_names_and_nothing_else() -> None:
+    assert named_targets(TARGETS) == [{"name": name, **TARGETS[name]} for name in ("disk", "shelf", "vault")]
+    assert named_targets({}) == []
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        ([], "the targets must be a dictionary of names and options"),
+        ({"a b": {}}, "'a b' is not the name of a target: letters, digits"),
+        ({"x": "y"}, "target x must be a dictionary of options"),
+        ({"x": None}, "target x must be a dictionary of options"),
+        ({"x": {"secret_access_key": "s3cret"}}, "target x: secret_access_key is not an option"),
+        ({"x": {"pth": "s3cret"}}, "target x: pth is not an option: did you mean path?"),
+        (
+            {"x": {"flags": ["--s3-secret-access-key=s3cret"]}},
+            "target x: flags: --s3-secret-access-key: secrets belong",
+        ),
+        ({"x": {"flags": "--s3-secret-access-key=s3cret"}}, "target x: flags: --s3-secret-access-key: secrets belong"),
+    ],
+)
+def test_targets_that_cannot_be_meant_are_refused_without_what_may_be_a_secret(targets: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        named_targets(targets)
+    assert said in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("targets", ["vault", [5], {"vault": {}}])
+def test_the_targets_of_a_job_are_a_list_of_names(targets: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"resolve_jobs: job main: targets is .*: must be a list of names"):
+        resolve_jobs({"main": {"targets": targets}}, "db1")
+    with pytest.raises(ConfigurationError, match=r"resolve_jobs: defaults: targets is"):
+        resolve_jobs({"main": {}}, "db1", {"targets": targets})
+
+
 # --- documentation, and in a playbook ---
 
 
-@pytest.mark.parametrize("function", [resolve_jobs, crontab, timers])
+@pytest.mark.parametrize("function", [resolve_jobs, named_targets, crontab, timers])
 def test_a_filter_documents_exactly_its_arguments(function: Callable[..., Any]) -> None:
     name = function.__name__
     command = [str(Path(sys.executable).with_name("ansible-doc")), "--json", "-t", "filter", f"pgkeep.backup.{name}"]

@@ -41,6 +41,7 @@ from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.prune
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.restore import Restored
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.runbook import Runbook
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.status import Status
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.sync import Copied, Side, Synced
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.services.verify import Verification, Verified
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -50,19 +51,22 @@ CLASSES: dict[str, tuple[type, ...]] = {
         model.Instance,
         model.Selection,
         model.DumpOptions,
+        model.EncryptionOptions,
         model.RunOptions,
         model.StandbyOptions,
         model.FromJob,
     ),
     "pg_backup_config": (Configuration,),
     "pg_backup_info": (model.Repository, model.Filter, model.Policy, model.ListingOptions),
-    "pg_backup_prune": (model.Scope, model.Policy, model.PruneOptions, model.FromJob),
-    "pg_backup_restore": (model.Connection, model.Choice, model.RestoreOptions, model.FromJob),
+    "pg_backup_prune": (model.Scope, model.Policy, model.PruneOptions, model.AtTarget, model.FromJob),
+    "pg_backup_restore": (model.Connection, model.Choice, model.RestoreOptions, model.Decryption, model.FromJob),
     "pg_backup_runbook": (model.Connection, model.Repository, model.RunbookOptions),
     "pg_backup_status": (model.StatusOptions,),
+    "pg_backup_sync": (model.Scope, model.SyncOptions, model.FromJob),
     "pg_backup_verify": (
         model.Filter,
         model.VerifyOptions,
+        model.Decryption,
         model.DrillOptions,
         model.FromJob,
     ),
@@ -80,6 +84,7 @@ BACKUP = Backup(
     database_size=2,
     format="custom",
     compression="zstd:1",
+    encryption=None,
     partial=False,
     label=None,
     server_version="18.6",
@@ -90,10 +95,11 @@ BACKUP = Backup(
 )
 JOB_STATUS = JobStatus(
     "main",
-    databases=(database_status("shop", [BACKUP], [], False),),
+    databases=(database_status("shop", [BACKUP], [], False, ["vault"]),),
     schedules=(Due("backup", "0 2 * * *", NOW),),
     runs=({"command": "run", "started": "", "finished": "", "exit_code": 0, "message": ""},),
 )
+SIDE = Side("vault", copied=[Copied(BACKUP, "sha256", 1.0, True)], failures=[("", "no")])
 PLAN = plan([BACKUP], model.JOB_POLICY, NOW)
 EVIDENCE = Evidence(BACKUP.id, NOW, "host", "0.1.0", True, "18.6", answers=[Answer("SELECT 1", "1", "1", True)])
 EVIDENCE.compared = Contents().figures()
@@ -199,7 +205,8 @@ def shape(value: Any, described: Any) -> Any:
         ("pg_backup_verify", Verified((Verification(BACKUP, "restore", "good", evidence=EVIDENCE),), 0).to_json()),
         ("pg_backup_runbook", Runbook("", None, None).to_json()),
         ("pg_backup_status", Status((JOB_STATUS,), NOW, "").to_json()),
-        ("pg_backup_config", Configured("", (), (), (), {}).to_json()),
+        ("pg_backup_sync", Synced((SIDE,), False).to_json()),
+        ("pg_backup_config", Configured("", (), (), (), (), {}).to_json()),
         ("pg_backup_prune", Pruned(PLAN, (), (("shop", "no"),), False).to_json()),
     ],
 )

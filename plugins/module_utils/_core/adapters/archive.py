@@ -5,8 +5,10 @@
 # Note that this module util is **PRIVATE** to the collection.
 """Writing an archive and reading it to its end at the same time.
 
-    pg_dump -> [compressor] -> file, synced and hashed back from the disk
+    pg_dump -> [compressor] -> [encryptor] -> file, synced and hashed back from the disk
                            `-> [decompressor] -> pg_restore, which must reach the end
+
+The private key is not here, so what is read back has not been encrypted.
 
 Nothing goes through a shell and every arrow is looked at: a status that is not 0, an error on stderr, an empty stream,
 a missing end marker or a hash that differs ends the work with an error.
@@ -41,6 +43,7 @@ class Stages:
     reader: tuple[str, ...] = ()  # reads the archive to its end and throws it away
     reads_all: bool = True  # pg_restore leaves the padding at the end of a tar unread
     has_end: Callable[[bytes], bool] = lambda tail: True  # given the last bytes of the dump
+    encryptor: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,32 @@ class Feed:
             _close(self._pipe)
 
 
+class _Filter:
+    """A program that the bytes go through, and who takes what comes out of it."""
+
+    def __init__(
+        self, processes: Processes, command: tuple[str, ...], take: Callable[[bytes], None], end: Callable[[], None]
+    ) -> None:
+        self._processes = processes
+        self._process = processes.start(command, stdin=subprocess.PIPE)
+        widen(self._process.stdin)
+        widen(self._process.stdout)
+        self._pump = Pump(self._process.stdout, take, end)
+
+    def give(self, data: bytes) -> None:
+        try:
+            _write(self._process.stdin, data)
+        except BrokenPipeError:
+            self._processes.check()
+            self.finish()
+            raise
+
+    def finish(self) -> None:
+        _close(self._process.stdin)
+        self._pump.finish()  # the disk is the reason more often than the program
+        self._process.check()
+
+
 class _Check:
     """Reads an archive while it is being written: fed with the file's bytes, must reach the end."""
 
@@ -232,44 +261,37 @@ class _Stream:
     """The way of the bytes from pg_dump to the file and its check."""
 
     def __init__(self, processes: Processes, stages: Stages, sink: Sink, progress: Progress) -> None:
-        self._processes, self._sink, self._progress = processes, sink, progress
+        self._progress = progress
         self.content = Content()
         self._check = _Check(processes, stages, self.content)
-        self._compressor: Process | None = None
-        self._pump: Pump | None = None
+        self._filters: list[_Filter] = []  # from the dump on
+        self._store: Callable[[bytes], None] = sink.write
+        if stages.encryptor:
+            self._store = self._through(processes, stages.encryptor, sink.write, lambda: None)
+        self._next: Callable[[bytes], None] = self._keep
         if stages.compressor:
-            self._compressor = processes.start(stages.compressor, stdin=subprocess.PIPE)
-            widen(self._compressor.stdin)
-            widen(self._compressor.stdout)
-            self._pump = Pump(self._compressor.stdout, self._keep, self._check.end)
+            self._next = self._through(processes, stages.compressor, self._keep, self._check.end)
+
+    def _through(
+        self, processes: Processes, command: tuple[str, ...], take: Callable[[bytes], None], end: Callable[[], None]
+    ) -> Callable[[bytes], None]:
+        self._filters.insert(0, _Filter(processes, command, take, end))
+        return self._filters[0].give
 
     def _keep(self, data: bytes) -> None:
-        self._sink.write(data)
+        self._store(data)
         self._check.feed(data)
 
     def take(self, data: bytes) -> None:
         """Given the next bytes of the dump, pass them on; raise as `finish`."""
         self._progress.bytes += len(data)
         self.content.see(data)
-        if not self._compressor:
-            self._keep(data)
-            return
-        try:
-            _write(self._compressor.stdin, data)
-        except BrokenPipeError:
-            self._processes.check()
-            self._finish_compressor()
-            raise
-
-    def _finish_compressor(self) -> None:
-        if self._compressor and self._pump:
-            _close(self._compressor.stdin)
-            self._pump.finish()  # the disk is the reason more often than the compressor
-            self._compressor.check()
+        self._next(data)
 
     def finish(self) -> None:
         """The dump has ended well: wait for all that was written to be read back; raise where that goes wrong."""
-        self._finish_compressor()
+        for stage in self._filters:
+            stage.finish()
         self._check.end()
         self._check.finish()
 
@@ -301,7 +323,7 @@ def write_stream(
         sink.abandon()
     return Archive(
         (File(os.path.basename(target), sink.size, digest),),
-        stream.content.hash.hexdigest() if stages.compressor else None,
+        stream.content.hash.hexdigest() if stages.compressor or stages.encryptor else None,
         archive_version(stream.content.head),
         tuple(dump.warnings),
     )

@@ -181,6 +181,8 @@ def scan(
 ) -> Iterator[Found]:
     """Given a repository and which (instance, folder) pairs are wanted, yield what stands there, folder by folder."""
     for instance in _entries(repository):
+        if instance.name.startswith(naming.SYNC_LOCK_PREFIX) and instance.is_file(follow_symlinks=False):
+            continue
         if not instance.is_dir(follow_symlinks=False):
             yield Foreign(instance.path, _NONE_OF_OURS)
             continue

@@ -192,8 +192,10 @@ class Sink:
                 os.close(fd)
 
 
-def hash_file(path: str) -> tuple[int, str]:
-    """Given a regular file, return its size and SHA-256 as the disk has them; raise OSError or RepositoryError."""
+def hash_file(path: str, seen: Callable[[int], None] = lambda count: None) -> tuple[int, str]:
+    """Given a regular file, return its size and SHA-256 as the disk has them; raise OSError or RepositoryError. `seen`
+    is given the number of bytes of each piece that was read.
+    """
     digest, size = hashlib.sha256(), 0
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -206,6 +208,7 @@ def hash_file(path: str) -> tuple[int, str]:
                 return size, digest.hexdigest()
             digest.update(data)
             size += len(data)
+            seen(len(data))
     finally:
         os.close(fd)
 

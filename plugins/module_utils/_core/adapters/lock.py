@@ -32,7 +32,9 @@ _OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _POLL = 0.1  # seconds
 _ORPHAN_GRACE = 5  # seconds
 # Programs that inherit the lock; nothing else is ever ended.
-_CHILDREN = frozenset(("pg_dump", "pg_dumpall", "pg_restore", "zstd", "gzip", "lz4", "setpriv"))
+_CHILDREN = frozenset(
+    ("pg_dump", "pg_dumpall", "pg_restore", "zstd", "gzip", "lz4", "setpriv", "age", "gpg", "rsync", "rclone")
+)
 
 
 def _process_start(pid: int) -> str:

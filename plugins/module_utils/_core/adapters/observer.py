@@ -38,6 +38,9 @@ class Observer:
     def verified(self, title: str, line: str) -> None:
         """Given a backup whose verification is over, and what to say of it."""
 
+    def copied(self, target: str, line: str) -> None:
+        """Given a target that got a copy, and what to say of it."""
+
     def deleted(self, backup: str) -> None:
         """Given a backup that retention let go and that is gone now."""
 
@@ -71,6 +74,10 @@ class LineObserver(Observer):
 
     def verified(self, title: str, line: str) -> None:
         """Given a backup whose verification is over, write what to say of it."""
+        self._tell([printable(line)])
+
+    def copied(self, target: str, line: str) -> None:
+        """Given a target that got a copy, write what to say of it."""
         self._tell([printable(line)])
 
     def deleted(self, backup: str) -> None:

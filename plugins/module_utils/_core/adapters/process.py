@@ -167,6 +167,7 @@ class Limits:
 
     deadline: timedelta
     stall: timedelta
+    stall_option: str = "stall_timeout"  # the user's
 
 
 class Processes:
@@ -187,25 +188,37 @@ class Processes:
         self._watch: threading.Thread | None = None
         # Where it exists (every distribution's util-linux), the kernel ends the program when we die by SIGKILL.
         setpriv = shutil.which("setpriv", path=SEARCH_PATH)
-        self._prefix = (*((setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()), *prefix)
+        self._outside = (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
+        self._prefix = (*self._outside, *prefix)
 
     def __enter__(self) -> Processes:
         return self
 
     def start(self, argv: Sequence[str], stdin: int = subprocess.DEVNULL, stdout: int = subprocess.PIPE) -> Process:
         """Given a command line, return the started program; raise ToolError when it cannot be started."""
+        return self._start(argv, stdin, stdout, self._prefix, ())
+
+    def start_outside(self, argv: Sequence[str], stdin: int, descriptors: Sequence[int] = ()) -> Process:
+        """Given a command line and descriptors that this program alone inherits, start it as `start` does, without what
+        the others are run with: it may see what they may not.
+        """
+        return self._start(argv, stdin, subprocess.PIPE, self._outside, descriptors)
+
+    def _start(
+        self, argv: Sequence[str], stdin: int, stdout: int, prefix: Sequence[str], descriptors: Sequence[int]
+    ) -> Process:
         self._cancellation.check()
         name = os.path.basename(argv[0])
         try:
             popen = subprocess.Popen(
-                (*self._prefix, *argv),
+                (*prefix, *argv),
                 env=self._environment,
                 stdin=stdin,
                 stdout=stdout,
                 stderr=subprocess.PIPE,
                 bufsize=0,
                 cwd="/",
-                pass_fds=self._inherit,
+                pass_fds=(*self._inherit, *descriptors),
                 start_new_session=True,  # a Ctrl-C is for us; we end them
             )
         except OSError as error:
@@ -238,7 +251,7 @@ class Processes:
                 if now - begin > limits.deadline.total_seconds():
                     raise self._passed(f"not done after {human_duration(limits.deadline)} (`deadline`)")
                 if now - moved > limits.stall.total_seconds():
-                    raise self._passed(f"not one new byte for {human_duration(limits.stall)} (`stall_timeout`)")
+                    raise self._passed(f"not one new byte for {human_duration(limits.stall)} (`{limits.stall_option}`)")
             except PgkeepError as error:
                 self._verdict = error
                 self.end()

@@ -174,9 +174,9 @@ def _ask(argv: tuple[str, ...]) -> tuple[int, str]:
     return done.returncode, done.stdout.decode(errors="replace")
 
 
-def usage(program: str) -> str:
-    """Given a program's path, return what it says of its options."""
-    return _ask((program, "--help"))[1]
+def usage(program: str, flag: str = "--help") -> str:
+    """Given a program's path, and what it is asked with, return what it says of its options."""
+    return _ask((program, flag))[1]
 
 
 # --- server programs, for a throw-away server ---

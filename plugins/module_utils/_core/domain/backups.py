@@ -41,13 +41,35 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Copy:
+    """A copy of a backup in a target that was looked at there and found good."""
+
+    target: str
+    checked: datetime
+    method: str  # sha256 | checksum | md5 ...: how it was compared
+
+
+@dataclass(frozen=True)
 class State:
     """What happened to a backup after it was taken; the only part of it that changes."""
 
     pin: Pin | None = None
     levels: Mapping[str, datetime] = field(default_factory=dict, hash=False)  # the newest success of each level
     failure: Failure | None = None  # the newest verification, where it failed
-    copies: tuple[str, ...] = ()  # targets whose copy was checked and found good
+    copies: tuple[Copy, ...] = ()  # one for each target at most
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Return the names of the targets that have a good copy."""
+        return tuple(copy.target for copy in self.copies)
+
+    def with_copy(self, copy: Copy) -> State:
+        """Given a copy that was found good, return the state after that."""
+        return replace(self, copies=(*self.without_copy(copy.target).copies, copy))
+
+    def without_copy(self, target: str) -> State:
+        """Given a target that has no good copy any more, return the state after that."""
+        return replace(self, copies=tuple(copy for copy in self.copies if copy.target != target))
 
     @property
     def verified_level(self) -> str | None:
@@ -86,7 +108,7 @@ class Backup:
 
     __slots__ = (
         "id", "instance", "kind", "database", "created", "finished", "duration", "size", "database_size", "format",
-        "compression", "partial", "label", "server_version", "options", "path", "state", "problem",
+        "compression", "encryption", "partial", "label", "server_version", "options", "path", "state", "problem",
     )  # fmt: skip
 
     id: str
@@ -100,6 +122,7 @@ class Backup:
     database_size: int | None  # bytes, pg_database_size when it was taken
     format: str
     compression: str
+    encryption: str | None
     partial: bool
     label: str | None
     server_version: str | None
@@ -153,6 +176,7 @@ def record(backup: Backup) -> dict[str, Any]:
         "database_size": backup.database_size,
         "format": backup.format,
         "compression": backup.compression,
+        "encryption": backup.encryption,
         "partial": backup.partial,
         "label": backup.label,
         "server_version": backup.server_version,
@@ -161,9 +185,14 @@ def record(backup: Backup) -> dict[str, Any]:
         "verified_level": state.verified_level,
         "levels": {level: iso(at) for level, at in state.levels.items()},
         "failure": None if state.failure is None else failure_record(state.failure),
-        "copies": list(state.copies),
+        "copies": [copy_record(copy) for copy in state.copies],
         "path": backup.path,
     }
+
+
+def copy_record(copy: Copy) -> dict[str, Any]:
+    """Given a copy, return it as plain values."""
+    return {"target": copy.target, "checked": iso(copy.checked), "method": copy.method}
 
 
 def failure_record(failure: Failure) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable
 
 from .model import CONFIG_DIRECTORY, Option, option, options_of
-from .schema import JOB_CLASSES, REMARKS
+from .schema import JOB_CLASSES, REMARKS, TARGET_CLASSES, problems, target_schema
 
 # A name that began with - would be an option to the command.
 JOB_NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_-]*$"
@@ -40,6 +40,19 @@ class JobName:
 
 
 @dataclass(frozen=True)
+class TargetName:
+    """What a target is called."""
+
+    name: str = option(
+        "str",
+        "Name of the target, as jobs say it in `targets`: the same characters as in the name of a job. Its file is"
+        " `targets.d/NAME.json`.",
+        required=True,
+        pattern=JOB_NAME_PATTERN,
+    )
+
+
+@dataclass(frozen=True)
 class Password:
     """One line of a password file."""
 
@@ -56,7 +69,7 @@ class Password:
 
 
 # Here are more kinds of options: `job` (the options of a job, as a file has them), `jobs` (a list of such, each with a
-# name) and `passwords` (a list of Password).
+# name), `targets` (a list of targets, as a file has them, each with a name) and `passwords` (a list of Password).
 @dataclass(frozen=True)
 class Configuration:
     """Everything that the configuration of a host consists of."""
@@ -82,6 +95,12 @@ class Configuration:
         " is not among them any more is removed.",
         (),
     )
+    targets: Sequence[Mapping[str, Any]] = option(
+        "targets",
+        "Places outside of the host that keep copies, for the jobs that name them. A target that this module wrote and that"
+        " is not among them any more is removed. Secrets are not here, but in the files that are named.",
+        (),
+    )
     passwords: Sequence[Mapping[str, Any]] = option(
         "passwords",
         "Passwords of servers, in their order, for the password file of the jobs. The first that fits is used.",
@@ -104,12 +123,13 @@ class Configuration:
 NESTED: dict[str, tuple[tuple[type, ...], tuple[type, ...]]] = {
     "job": ((), JOB_CLASSES),
     "jobs": ((JobName,), JOB_CLASSES),
+    "targets": ((TargetName,), TARGET_CLASSES),
     "passwords": ((Password,), ()),
 }
 
 
-def _job_options() -> dict[str, Option]:
-    return {name: item for cls in JOB_CLASSES for name, item in options_of(cls).items()}
+def _options(classes: Iterable[type]) -> dict[str, Option]:
+    return {name: item for cls in classes for name, item in options_of(cls).items()}
 
 
 # --- names of files ---
@@ -130,6 +150,16 @@ def job_file(directory: str, name: str) -> str:
     return os.path.join(jobs_directory(directory), f"{name}.json")
 
 
+def targets_directory(directory: str) -> str:
+    """Given the directory of a configuration, return the directory of the targets."""
+    return os.path.join(directory, "targets.d")
+
+
+def target_file(directory: str, name: str) -> str:
+    """Given the directory of a configuration and the name of a target, return the target's file."""
+    return os.path.join(targets_directory(directory), f"{name}.json")
+
+
 def default_passfile(directory: str) -> str:
     """Given the directory of a configuration, return the password file that belongs to it."""
     return os.path.join(directory, "pgpass")
@@ -145,22 +175,43 @@ def said(value: Any) -> Any:
     return [said(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def job_name_problem(name: Any) -> str:
-    """Given what shall be the name of a job, return why it cannot be, or ""."""
+def job_name_problem(name: Any, what: str = "job") -> str:
+    """Given what shall be the name of a job (`what`: or of something else), return why it cannot be, or ""."""
     if isinstance(name, str) and re.fullmatch(JOB_NAME_PATTERN, name):
         return ""
-    return f"{name!r} is not the name of a job: letters, digits, _ and - are allowed, and no - at the beginning"
+    return f"{name!r} is not the name of a {what}: letters, digits, _ and - are allowed, and no - at the beginning"
 
 
-def request_problems(jobs: Sequence[Mapping[str, Any]], passwords: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Given jobs and passwords as a user wrote them, return what is wrong with names and passwords, without any secret."""
-    names = [job["name"] for job in jobs]
-    found = [f"jobs: {problem}" for problem in map(job_name_problem, names) if problem]
-    found += [f"jobs: {name!r} stands there twice: remove one" for name in _twice(names)]
+def target_name_problem(name: Any) -> str:
+    """Given what shall be the name of a target, return why it cannot be, or ""."""
+    return job_name_problem(name, "target")
+
+
+def looks_like_target(document: Mapping[str, Any]) -> bool:
+    """Given a document that stands alone, return whether it was meant as a target and not as a job."""
+    job, target = _options(JOB_CLASSES).keys(), _options(TARGET_CLASSES).keys()
+    return len(document.keys() & (target - job)) > len(document.keys() & (job - target))
+
+
+def request_problems(
+    jobs: Sequence[Mapping[str, Any]],
+    passwords: Sequence[Mapping[str, Any]],
+    targets: Sequence[Mapping[str, Any]] = (),
+) -> list[str]:
+    """Given jobs, passwords and targets as a user wrote them, return what is wrong with names and passwords, without any
+    secret.
+    """
+    found = _name_problems("jobs", jobs, job_name_problem) + _name_problems("targets", targets, target_name_problem)
     for index, entry in enumerate(passwords):
         found += [f"passwords[{index}]: {problem}" for problem in _password_problems(entry)]
     twice = _twice([_address(entry) for entry in passwords])
     return found + [f"passwords: there are two for {address}: libpq would only use the first" for address in twice]
+
+
+def _name_problems(what: str, items: Sequence[Mapping[str, Any]], problem_of: Callable[[Any], str]) -> list[str]:
+    names = [item["name"] for item in items]
+    found = [f"{what}: {problem}" for problem in map(problem_of, names) if problem]
+    return found + [f"{what}: {name!r} stands there twice: remove one" for name in _twice(names)]
 
 
 def _twice(items: Sequence[str]) -> list[str]:
@@ -187,9 +238,11 @@ def _password_problems(entry: Mapping[str, Any]) -> list[str]:
 # --- texts ---
 
 
-def render(options: Mapping[str, Any]) -> str:
-    """Given options as a user wrote them, return the file: the mark, and then the options in the model's order."""
-    ordered = {name: options[name] for name in _job_options() if name in options}
+def render(options: Mapping[str, Any], classes: Iterable[type] = JOB_CLASSES) -> str:
+    """Given options as a user wrote them (those of a job, or of the classes), return the file: the mark, and then the
+    options in the model's order.
+    """
+    ordered = {name: options[name] for name in _options(classes) if name in options}
     return json.dumps({"comment": MARK, **ordered}, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -230,7 +283,7 @@ def bridged(before: Mapping[str, Any], defaults: Mapping[str, Any], job: Mapping
     """Given the defaults of before, those of afterwards and a job of afterwards, return the job so that it is the same
     with either.
     """
-    known = _job_options()
+    known = _options(JOB_CLASSES)
     unsaid = {name: known[name].default for name in before if name in known}
     return {**unsaid, **defaults, **job}
 
@@ -250,12 +303,24 @@ def shown(text: str, directory: str, before: str = "") -> str:
     if not document:
         return _NOT_SHOWN if text else ""
     earlier = read_options(before)
-    open_keys = {*REMARKS, *(name for name, item in _job_options().items() if item.kind != "password")}
+    open_keys = _open_keys(document)
     result = {
         name: value if name in open_keys or value is None else _veil(value, earlier.get(name, value))
         for name, value in document.items()
     }
     return json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+
+
+def _open_keys(document: Mapping[str, Any]) -> set[str]:
+    """Given a job or a target, return the keys whose values may be seen. In a target that is refused, a secret may stand in
+    the wrong place.
+    """
+    if not looks_like_target(document):
+        return {*REMARKS, *(name for name, item in _options(JOB_CLASSES).items() if item.kind != "password")}
+    from .targets import target_problems  # a run of a job without targets does without
+
+    is_good = not problems(document, target_schema()) and not target_problems(document)
+    return {*REMARKS, *(_options(TARGET_CLASSES) if is_good else ())}
 
 
 def _veil(value: Any, before: Any) -> str:

@@ -37,6 +37,14 @@ class ToolError(PgkeepError):
     """No usable client program, or one that ended badly."""
 
 
+class DecryptionError(ToolError):
+    """This host cannot decrypt a backup: no program, no identity, or another one. It says nothing about the backup."""
+
+
+class LockedCopyError(ToolError):
+    """A copy that its target holds on to: object lock, a retention period or a lifecycle rule."""
+
+
 class RepositoryError(PgkeepError):
     """The repository cannot be used safely."""
 

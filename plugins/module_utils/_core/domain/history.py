@@ -19,7 +19,7 @@ from .text import printable
 
 HISTORY_VERSION = 1
 LOG_NAME, HISTORY_NAME = "pgkeep.log", "history.jsonl"
-COMMANDS = ("backup", "prune", "verify", "drill", "restore", "run", "adopt")  # those that do something
+COMMANDS = ("backup", "prune", "sync", "verify", "drill", "restore", "run", "adopt")  # those that do something
 
 
 @dataclass(frozen=True)

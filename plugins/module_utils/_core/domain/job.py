@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from . import compression, patterns, schedule
+from . import compression, encryption, patterns, schedule
 from .errors import ConfigurationError
 from .model import JOB_POLICY, RULES, DumpOptions, Policy, StandbyOptions, build, options_of
 
@@ -64,6 +64,7 @@ def combination_problems(raw: Raw) -> list[str]:
         _text_problems,
         _pin_problems,
         _standby_problems,
+        encryption.problems,
     )
     return [problem for check in checks for problem in check(raw)]
 

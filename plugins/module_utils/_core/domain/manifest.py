@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from .backups import UNTOUCHED, Backup, Failure, Pin, State, failure_record
+from .backups import UNTOUCHED, Backup, Copy, Failure, Pin, State, copy_record, failure_record
 from .errors import ConfigurationError, ManifestError
-from .model import FORMATS, LEVELS
+from .model import ENCRYPTIONS, FORMATS, LEVELS
 from .quantities import iso, parse_time
 
 MANIFEST_VERSION = 1
@@ -30,6 +30,7 @@ MAX_BYTES = 4 * 1024 * 1024  # larger than any manifest: a database with 10,000 
 _ISO_LENGTHS = (20, 27)  # 2025-11-05T14:30:00Z, with microseconds
 _LEVELS = frozenset(LEVELS)
 _NULL = type(None)
+_ENCRYPTIONS = (None, *ENCRYPTIONS[1:])
 _NUMBER = (int, float)
 _MAX_SIZE = 2**63 - 1  # of a file
 
@@ -57,10 +58,10 @@ KEYS = (
     Key("format", (str,), "custom, directory, plain or tar."),
     Key("compression", (str,), "Method and level, for example zstd:1; none; or unknown (adopted)."),
     Key("compressed_by", (str, _NULL), "pg_dump where the archive itself is compressed, else the external program."),
-    Key("encryption", (str, _NULL), "null: not encrypted."),
+    Key("encryption", (str, _NULL), "age or gpg: the program that decrypts the archive; null: not encrypted."),
     Key("size", (int,), "Bytes of all files."),
     Key("files", (list,), "Each file with path (inside the backup's directory), size and sha256."),
-    Key("content_sha256", (str, _NULL), "SHA-256 before the external compression."),
+    Key("content_sha256", (str, _NULL), "SHA-256 before external compression and encryption; null without both."),
     Key("archive_version", (str, _NULL), "Version of pg_dump's archive format."),
     Key("partial", (bool,), "Whether something was left out."),
     Key("left_out", (list,), "What was left out, in words."),
@@ -178,6 +179,8 @@ def parse(data: bytes) -> dict[str, Any]:
         raise ManifestError("the manifest's kind and database do not fit")
     if document["format"] not in FORMATS:
         raise ManifestError("the manifest's format is unknown")
+    if document["encryption"] not in _ENCRYPTIONS:
+        raise ManifestError("the manifest's encryption is unknown: update pgkeep")
     for name in ("size", "database_size"):
         if not 0 <= (document[name] or 0) <= _MAX_SIZE:
             raise ManifestError(f"the manifest's {name} is not a size")
@@ -200,7 +203,7 @@ def parse_state(data: bytes) -> State:
             pin=_pin(document.get("pin")),
             levels=_levels(document.get("levels", {})),
             failure=_failure(document.get("failure")),
-            copies=tuple(str(name) for name in copies),
+            copies=tuple(Copy(str(item["target"]), _moment(item, "checked"), str(item["method"])) for item in copies),
         )
     except (KeyError, TypeError, AttributeError):
         raise ManifestError("the state is damaged") from None
@@ -235,7 +238,7 @@ def state_document(state: State) -> dict[str, Any]:
         "pin": {"reason": pin.reason, "until": iso(pin.until) if pin.until else None} if pin else None,
         "levels": {level: iso(at) for level, at in state.levels.items()},
         "failure": None if state.failure is None else failure_record(state.failure),
-        "copies": list(state.copies),
+        "copies": [copy_record(copy) for copy in state.copies],
     }
 
 
@@ -253,6 +256,7 @@ def backup_of(document: Mapping[str, Any], path: str, state: State = UNTOUCHED, 
         database_size=document["database_size"],
         format=document["format"],
         compression=document["compression"],
+        encryption=document["encryption"],
         partial=document["partial"],
         label=document["label"],
         server_version=document["server_version"],
@@ -271,6 +275,7 @@ def json_schema() -> dict[str, Any]:
     properties["manifest_version"] = {"const": MANIFEST_VERSION, "description": KEYS[0].help}
     properties["kind"]["enum"] = ["database", "globals"]
     properties["format"]["enum"] = list(FORMATS)
+    properties["encryption"]["enum"] = list(_ENCRYPTIONS)
     properties["files"].update(
         minItems=1,
         items={

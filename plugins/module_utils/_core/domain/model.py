@@ -23,6 +23,7 @@ from .quantities import parse_duration, parse_size, parse_time
 
 FORMATS = ("custom", "directory", "plain", "tar")
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+ENCRYPTIONS = ("none", "age", "gpg")
 COMPRESSION_METHODS = ("gzip", "lz4", "zstd", "none")
 COMPRESSION_PATTERN = r"^(auto|none|(gzip|lz4|zstd)(:[0-9]{1,2})?)$"
 RESERVE_PATTERN = r"^([0-9]+(\.[0-9]+)?%|[0-9]+(\.[0-9]+)? ?([kKMGT]i?)?B?)$"
@@ -42,6 +43,7 @@ class Option:
     choices: tuple[str, ...] = ()
     pattern: str = ""
     minimum: int | None = None
+    flag: str = ""  # on the command line, where it is not the option's name
 
 
 def _checks(raw: Any) -> tuple[Check, ...]:
@@ -229,6 +231,38 @@ class DumpOptions:
 
 
 @dataclass(frozen=True)
+class EncryptionOptions:
+    """For whom backups are encrypted."""
+
+    encryption: str = option(
+        "str",
+        "Encrypt archives and globals before they reach the disk, with the program `age` or with `gpg`. What cannot be"
+        " encrypted as asked for is a failure, and never written as it is. Not for format `directory`.",
+        "none",
+        choices=ENCRYPTIONS,
+    )
+    recipients: tuple[str, ...] = option(
+        "list",
+        "Public keys to encrypt for; each of their private keys alone decrypts. `age`: public keys of age or SSH, or"
+        " absolute paths of files with a key on each line. `gpg`: absolute paths of files with one key each, as `gpg"
+        " --export KEY` writes it.",
+        (),
+    )
+
+
+@dataclass(frozen=True)
+class Decryption:
+    """What decrypts backups."""
+
+    identity_file: str | None = option(
+        "path",
+        "File with the private keys that decrypt encrypted backups; only its owner may be able to read it. `age`: an"
+        " identity file, or a private SSH key. `gpg`: keys without passphrase, as `gpg --export-secret-keys` writes them,"
+        " or a GnuPG home directory. For hosts alone that may read the backups: taking them needs none.",
+    )
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """How a run behaves."""
 
@@ -300,6 +334,12 @@ class Schedule:
         "after_backup",
     )
     verify_schedule: str = option("str", "When all backups are verified, as for `backup_schedule`.", "weekly")
+    sync_schedule: str = option(
+        "str",
+        "When missing copies are brought to the targets: at the end of each backup run (`after_backup`), or as for"
+        " `backup_schedule`.",
+        "after_backup",
+    )
     drill_schedule: str = option(
         "str",
         "When the newest backup of each database is restored in a drill, as for `backup_schedule`.",
@@ -311,6 +351,107 @@ class Schedule:
         " the hosts of a fleet do not all begin at once. Five fields are taken as they are.",
         "30m",
     )
+
+
+TARGET_TYPES = ("directory", "rsync", "rclone")
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Where copies of a job's backups go."""
+
+    targets: tuple[str, ...] = option(
+        "list",
+        "Names of the targets that get a copy of every backup. Each is a file `targets.d/NAME.json` of the"
+        " configuration.",
+        (),
+    )
+
+
+@dataclass(frozen=True)
+class Target:
+    """A place outside the host that keeps copies of backups. It is laid out as a repository is."""
+
+    type: str = option(
+        "str",
+        "`directory` is mounted storage; `rsync` is an account on another host, reached with SSH; `rclone` is whatever"
+        " that program speaks, such as S3.",
+        required=True,
+        choices=TARGET_TYPES,
+    )
+    path: str = option(
+        "str",
+        "Where the copies are. `directory`: an absolute path, made if its parent exists. `rsync`: a directory as the"
+        " account sees it; not needed where the account has one only. `rclone`: bucket and prefix. Hosts never share"
+        " one.",
+        "",
+    )
+    host: str | None = option("str", "`rsync`: the host.")
+    port: int = option("int", "`rsync`: port of its SSH server.", 22, minimum=1)
+    user: str | None = option("str", "`rsync`: the account. Without it, the user that runs the job.")
+    key_file: str | None = option("path", "`rsync`: the private SSH key. Without it, what the SSH client finds.")
+    known_hosts_file: str | None = option(
+        "path", "`rsync`: file with the host's public key, which has to be known. Without it, the SSH client's own."
+    )
+    append_only: bool = option(
+        "bool",
+        "`rsync`: the account can only add copies and tell their checksums, because its key runs `pgkeep receive`."
+        " Without it the key has to give rsync what is asked of it.",
+        True,
+    )
+    remote: str | None = option("str", "`rclone`: name of the remote in its configuration.")
+    config_file: str | None = option("path", "`rclone`: its configuration (mode 0600), with the credentials.")
+    flags: tuple[str, ...] = option(
+        "list",
+        "`rclone`: more of its flags, each with its value, such as `--s3-storage-class=STANDARD_IA`. Those that would"
+        " delete, overwrite, or leave out a check are refused.",
+        (),
+    )
+    read_back: str = option(
+        "str",
+        "How a copy is checked whose SHA-256 the target cannot tell: `sample` reads pieces of every file back, `full`"
+        " reads all of it.",
+        "sample",
+        choices=("sample", "full"),
+    )
+    bandwidth: int | None = option("size", "Bytes per second to use at most, such as `10MB`.")
+    retries: int = option("int", "How often a copy is tried again, in the same run, after a failure.", 2, minimum=0)
+    timeout: timedelta = option("duration", "How long the target may be silent before that is a failure.", "2m")
+    deadline: timedelta = option("duration", "How long the copy of one backup may take.", "24h")
+
+
+@dataclass(frozen=True)
+class ReceiveOptions:
+    """What an account that receives copies may hold."""
+
+    quota: int | None = option(
+        "size",
+        "What the directory may hold altogether; every file and directory counts 4 KiB at least. Without it, what fits.",
+    )
+
+
+@dataclass(frozen=True)
+class SyncOptions:
+    """How copies are brought to targets."""
+
+    targets: tuple[str, ...] = option("list", "Only these targets. Nothing said means those of the job.", ())
+    wait: timedelta = option(
+        "duration", "How long to wait for another run that copies to the same target. 0 refuses at once.", "0"
+    )
+
+
+@dataclass(frozen=True)
+class ConfigDirectory:
+    """Where the configuration of the host is."""
+
+    config_dir: str = option("path", "Directory of the configuration.", CONFIG_DIRECTORY)
+
+
+@dataclass(frozen=True)
+class AtTarget:
+    """One target, instead of the repository alone."""
+
+    target: str | None = option("str", "Name of a target of the configuration, whose copies are meant.")
 
 
 @dataclass(frozen=True)
@@ -460,6 +601,12 @@ class Choice:
     label: str | None = option("str", "Only backups with this label.", pattern=LABEL_PATTERN)
     before: datetime | None = option("time", "Only backups taken before this time.")
     verified: bool = option("bool", "Only backups that passed a verification.", False)
+    from_target: str | None = option(
+        "str",
+        "Name of a target of the configuration to fetch the backup from, instead of `repository`. It is fetched into"
+        " `work_dir`, checked, restored and removed there.",
+        flag="--from",
+    )
     partial: bool = option("bool", "Also backups that something was left out of.", False)
 
 

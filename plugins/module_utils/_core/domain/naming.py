@@ -28,6 +28,7 @@ TRASH_PREFIX = ".trash-"
 MANIFEST_NAME = "manifest.json"
 STATE_NAME = "state.json"
 DRILLS_NAME = "drills.jsonl"
+SYNC_LOCK_PREFIX = ".sync-"  # of a repository, and the name of a target
 
 # A name of 63 bytes, PostgreSQL's longest, with each byte encoded. A time and suffixes then still fit into the 255
 # bytes that file systems allow.
@@ -50,6 +51,7 @@ _LETTERED = rf"{_DATE}_(?P<hour>[0-9]{{2}})h(?P<minute>[0-9]{{2}})m"
 _STEM = re.compile(rf"(?P<encoded>.+)_{_DASHED}", re.DOTALL)
 
 _SUFFIXES = {"custom": ".dump", "plain": ".sql", "tar": ".tar", "directory": ".dir"}
+_ENCRYPTION_SUFFIXES = {None: "", "age": ".age", "gpg": ".gpg"}
 _METHOD_SUFFIXES = {"": "", "none": "", "gzip": ".gz", "zstd": ".zst", "lz4": ".lz4"}
 
 # What other tools call their dumps: `.d` is pg_back's folder, `.backup` what pgAdmin proposes.
@@ -158,9 +160,11 @@ def backup_id(instance: str, kind: str, database: str | None, created: datetime)
     return f"{instance}/{directory(kind, database)}/{stem(kind, database, created)}"
 
 
-def suffix(format: str, method: str = "") -> str:  # noqa: A002  (the option's name)
-    """Given a format and an external compressor's method ("" or none: without), return what ends the file's name."""
-    return _SUFFIXES[format] + _METHOD_SUFFIXES[method]
+def suffix(format: str, method: str = "", encryption: str | None = None) -> str:  # noqa: A002  (the option's name)
+    """Given a format, an external compressor's method ("" or none: without) and perhaps the encryption, return what ends
+    the file's name.
+    """
+    return _SUFFIXES[format] + _METHOD_SUFFIXES[method] + _ENCRYPTION_SUFFIXES[encryption]
 
 
 def parse_dump_name(filename: str) -> DumpName | None:

@@ -21,17 +21,19 @@ from .backups import GLOBALS, Backup
 from .commands import quote_value
 from .compression import LEVELS
 from .database_sql import quote_identifier, quote_literal, reapply
-from .model import Connection, options_of
+from .model import Connection, Target, options_of
 from .restoration import create_database, major_of
 from .shell import chain, command, joined, piped, quoted, written
 
 PREPARED = ("postgres", "template1")  # a new server has them already
 RESCUE_SUFFIX = "_rescue"
 JOBS = 4
+IDENTITY = "~/pgkeep-identity"  # the private keys, where a document tells people to put them
 
 _LONGEST_NAME = 63  # bytes
 _LONGEST_TIME = 1e9  # seconds; what is longer was not measured
 _DEFAULTS = Connection()
+_SSH_PORT = options_of(Target)["port"].default
 # What may stand in a command: no password, and no time limit that a recovery could do without.
 _SAID = tuple(name for name, item in options_of(Connection).items() if item.kind not in ("password", "duration"))
 _VARIABLES = {
@@ -206,7 +208,14 @@ def prepare(instance: Instance) -> list[str]:
         "set -o pipefail",
         *([f'export PATH={search}:"$PATH"'] if places else []),
         *(f"export {name}={quoted(str(value))}" for name, value in values.items() if value),
+        *([f"identity={IDENTITY}"] if encryptions(instance.all) else []),
     ]
+
+
+def encryptions(kept: Sequence[Kept]) -> list[str]:
+    """Given what is kept, return the programs that decrypt what is to be restored of it."""
+    found = [item.document["encryption"] for item in kept if item.document]
+    return sorted({str(method) for method in found if method})
 
 
 # --- with pgkeep ---
@@ -225,6 +234,19 @@ def verify(place: Place) -> list[str]:
     return command("pgkeep", "verify", f"--repository={place.repository}", "--level=checksum", "--latest")
 
 
+def bring_back(target: Target, place: str) -> list[str]:
+    """Given a target and a repository's directory, return the command that brings all copies back."""
+    if target.type == "rclone":
+        configuration = ("--config", target.config_file) if target.config_file else ()
+        return command("rclone", *configuration, "copy", "--immutable", f"{target.remote}:{target.path}", f"{place}/")
+    source = target.path.rstrip("/")
+    shell: tuple[str, ...] = ()
+    if target.type == "rsync":
+        source = f"{target.host}:{'PATH' if target.append_only else source}"
+        shell = ("--rsh", f"ssh -p {target.port}") if target.port != _SSH_PORT else ()
+    return command("rsync", "--archive", "--exclude=state.json", *shell, f"{source}/", f"{place}/")
+
+
 def listing(place: Place) -> list[str]:
     """Given a repository, return the command that lists all backups."""
     return command("pgkeep", "list", f"--repository={place.repository}")
@@ -240,8 +262,11 @@ def restore(place: Place, instance: Instance, kept: Kept, *more: str) -> list[st
     if best and best.partial:
         words.append("--partial")
     if best and title == GLOBALS and any(item.title == GLOBALS for item in instance.databases):
-        return command("pgkeep", "restore", *words, f"--backup={best.id}")  # the name could mean either
-    return command("pgkeep", "restore", *words, *(["--"] if title.startswith("-") else []), title)
+        last = [f"--backup={best.id}"]  # the name could mean either
+    else:
+        last = [*(["--"] if title.startswith("-") else []), title]
+    key = ['--identity-file="$identity"'] if encryptions([kept]) else []
+    return joined([*map(written, ("pgkeep", "restore", *words)), *key, *map(written, last)])
 
 
 def restore_new(place: Place, instance: Instance, kept: Kept) -> list[str]:
@@ -326,6 +351,27 @@ def unpacker(document: Mapping[str, Any]) -> str:
     return method if method in LEVELS else ""
 
 
+def decrypt(kept: Kept) -> list[str]:
+    """Given what is to be restored, return the command that decrypts it to stdout; nothing where it is not encrypted.
+
+    gpg does not read a private key from a file: it has to be imported before.
+    """
+    method, path = (kept.document or {}).get("encryption"), archive(kept)
+    if method == "age":
+        return joined(["age", "--decrypt", '--identity="$identity"', written(path)])
+    return command(str(method), "--decrypt", path) if method else []
+
+
+def plaintext(kept: Kept) -> list[str]:
+    """Given what is to be restored, return the lines that write what was dumped to stdout; nothing where the archive's
+    file is just that.
+    """
+    program, decrypting = unpacker(kept.document or {}), decrypt(kept)
+    if not program or not decrypting:
+        return decrypting or (command(program, "-dc", archive(kept)) if program else [])
+    return piped(decrypting, command(program, "-dc"))
+
+
 def check_bytes(kept: Kept) -> list[str]:
     """Given what is to be restored, return the lines that compare every byte of it with its manifest."""
     best, document = kept.best, kept.document
@@ -344,11 +390,9 @@ def check_bytes(kept: Kept) -> list[str]:
 
 def load_globals(instance: Instance, kept: Kept) -> list[str]:
     """Given globals, return the lines that create roles and tablespaces. What is there already is said and left."""
-    path, program = archive(kept), unpacker(kept.document or {})
+    source = plaintext(kept)
     words = ("psql", "--no-psqlrc", f"--dbname={target(instance, maintenance(instance))}")
-    if program:
-        return piped(command(program, "-dc", path), command(*words))
-    return command(*words, f"--file={path}")
+    return piped(source, command(*words)) if source else command(*words, f"--file={archive(kept)}")
 
 
 def create(instance: Instance, kept: Kept) -> list[str]:
@@ -361,8 +405,8 @@ def create(instance: Instance, kept: Kept) -> list[str]:
 
 def load(instance: Instance, kept: Kept) -> list[str]:
     """Given a database that is there and empty, return the lines that restore its archive into it."""
-    document, path = kept.document or {}, archive(kept)
-    program, form = unpacker(document), document["format"]
+    path, source = archive(kept), plaintext(kept)
+    form = (kept.document or {})["format"]
     if form == "plain":
         reader = [
             "psql",
@@ -373,11 +417,11 @@ def load(instance: Instance, kept: Kept) -> list[str]:
             "--output=/dev/null",
         ]
     else:
-        parallel = not program and form in ("custom", "directory")
+        parallel = not source and form in ("custom", "directory")
         reader = ["pg_restore", "--exit-on-error", *([f"--jobs={JOBS}"] if parallel else [])]
     reader.append(f"--dbname={target(instance, kept.title)}")
-    if program:
-        return piped(command(program, "-dc", path), command(*reader))
+    if source:
+        return piped(source, command(*reader))
     return command(*reader, f"--file={path}" if form == "plain" else path)
 
 

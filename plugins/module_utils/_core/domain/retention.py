@@ -199,7 +199,7 @@ def _tiers(policy: Policy) -> list[_Tier]:
 
 
 def _require_copies(decision: Decision, required: int) -> Decision:
-    copies = len(set(decision.backup.state.copies))
+    copies = len(set(decision.backup.state.targets))
     if decision.keep or copies >= required:
         return decision
     held = f"require_copies {required}: {copies or 'no'} verified cop{'y' if copies == 1 else 'ies'}"

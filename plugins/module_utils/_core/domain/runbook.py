@@ -19,6 +19,7 @@ from typing import Any
 from . import recovery_commands as commands
 from .backups import Backup
 from .markdown import block, literal, literals, table
+from .model import Target
 from .naming import DRILLS_NAME
 from .quantities import human_duration, human_size, iso
 from .recovery_commands import Instance, Kept, Place
@@ -41,6 +42,7 @@ class Site:
     config_dir: str
     instances: tuple[Instance, ...]
     notes: tuple[str, ...] = ()  # what could not be found out, as Markdown
+    targets: tuple[tuple[str, Target], ...] = ()  # of its jobs, each with its name
 
     @property
     def place(self) -> Place:
@@ -233,9 +235,9 @@ def _took(seconds: float) -> str:
 def _copies(site: Site) -> list[str]:
     rows = []
     for kept in site.all:
-        named = sorted({name for item in kept.backups for name in item.state.copies})
+        named = sorted({name for item in kept.backups for name in item.state.targets})
         for name in named:
-            newest = next(item for item in kept.backups if name in item.state.copies)
+            newest = next(item for item in kept.backups if name in item.state.targets)
             rows.append((literal(newest.id.rpartition("/")[0]), literal(name), iso(newest.created)))
     lines = [f"- On the host itself: {literal(site.repository)}, owned by {literal(site.owner)}."]
     if rows:
@@ -263,18 +265,25 @@ def _keys(site: Site) -> list[str]:
             "key of the client certificate": connection.ssl_key,
         }
         lines += [f"- {name}: the {what} {literal(path)} of the host." for what, path in files.items() if path]
-    encrypted = sorted(
-        {str(kept.document["encryption"]) for kept in site.all if kept.document and kept.document["encryption"]}
-    )
+    encrypted = commands.encryptions(site.all)
     lines.append(
-        f"- The keys for {literals(encrypted)}." if encrypted else "- No key for the backups: they are not encrypted."
+        f"- The private keys that decrypt the backups, for {literals(encrypted)}. Put them into the file"
+        f" {literal(commands.IDENTITY)}, mode 0600, of whoever restores: `$identity` in the commands. Remove it in the end."
+        if encrypted
+        else "- No key for the backups: they are not encrypted."
     )
+    if "gpg" in encrypted:
+        lines.append('- For step 5 gpg has to know its key: `gpg --import "$identity"`.')
     lines.append("- The roles' own passwords come back with step 2, if they were backed up.")
     return _section("Which keys are needed", lines)
 
 
 def _shell(site: Site) -> list[str]:
-    lines = ["PostgreSQL's own programs find the server and each other with this. pgkeep does not look at it.", ""]
+    key = " but for `$identity`" if commands.encryptions(site.all) else ""
+    lines = [
+        f"PostgreSQL's own programs find the server and each other with this. pgkeep does not look at it{key}.",
+        "",
+    ]
     for instance in site.instances:
         lines += _of(site, instance) + block(commands.prepare(instance))
     return _section("In every shell, first", lines[:-1] if site.instances else [])
@@ -328,9 +337,9 @@ def _step_1(site: Site) -> list[str]:
         "Bring it back from a copy (see above), the whole tree, or at least these folders in it:",
         "",
         *block([quoted(kept.best.id) for kept in site.all if kept.best], "text"),
-        "The copy's tree, from its instance folders down, belongs here. As root, where HOST:PATH is the copy:",
+        "The copy's tree, from its instance folders down, belongs here. As root:",
         "",
-        *block(_bring_back(site), "text"),
+        *_bring_back(site),
         "Then, as the owner, every byte of the newest backups against their manifests:",
         "",
         *block([*commands.listing(site.place), *commands.verify(site.place)]),
@@ -340,16 +349,37 @@ def _step_1(site: Site) -> list[str]:
 
 def _bring_back(site: Site) -> list[str]:
     place = site.repository.rstrip("/")
-    return [
-        *command("install", "--directory", "--mode=0700", f"--owner={site.owner}", place),
-        *command("rsync", "--archive", "HOST:PATH/", f"{place}/"),
+    lines = block(command("install", "--directory", "--mode=0700", f"--owner={site.owner}", place), "text")
+    if not site.targets:
+        lines += [
+            "Where HOST:PATH is the copy:",
+            "",
+            *block(command("rsync", "--archive", "HOST:PATH/", f"{place}/"), "text"),
+        ]
+    for name, target in site.targets:
+        lines += [_from(name, target), "", *block(commands.bring_back(target, place), "text")]
+    owned = [
         *command("chown", "--recursive", f"{site.owner}:", place),
         *command("chmod", "--recursive", "go-rwx", place),
     ]
+    return [*lines, "Whatever it came from:", "", *block(owned, "text")]
+
+
+def _from(name: str, target: Target) -> str:
+    """Given a target and its name, return what a person has to know before the command that reads it."""
+    start = f"From the target {literal(name)}"
+    if target.type == "rsync":
+        key = "whose key of this host cannot read" if target.append_only else "with a key that may read"
+        where = f" PATH is the directory of this host there, such as {literal('/srv/pgkeep/HOST')}."
+        return f"{start}, {key}; use a login on that host that can.{where if target.append_only else ''}"
+    if target.type == "rclone":
+        return f"{start}, with rclone and its configuration {literal(target.config_file or 'rclone.conf')} of the lost host:"
+    return f"{start}, once its storage is mounted:"
 
 
 def _install(site: Site) -> list[str]:
     programs = sorted({commands.unpacker(kept.document) for kept in site.all if kept.document} - {""})
+    programs += commands.encryptions(site.all)
     lines = [
         "### The programs",
         "",
@@ -409,7 +439,10 @@ def _wants(instance: Instance) -> Iterator[str]:
         yield f"Locales that `locale -a` has to list: {literals(locales)}."
     spaces = sorted({str(name) for each in recorded for name in each["tablespaces"]} - {"pg_default", "pg_global"})
     if spaces and instance.globals and instance.globals.best:
-        shown = f"grep TABLESPACE {quoted(commands.archive(instance.globals))}"
+        source = " ".join(line.strip(" \\") for line in commands.plaintext(instance.globals))
+        shown = (
+            f"{source} | grep TABLESPACE" if source else f"grep TABLESPACE {quoted(commands.archive(instance.globals))}"
+        )
         yield (
             f"Tablespaces: {literals(spaces)}. Their directories have to be there, empty and owned by the server's user;"
             f" {literal(shown)} says where."

@@ -19,8 +19,9 @@ from .errors import ConfigurationError
 from .model import Schedule, build
 from .schema import did_you_mean
 
-ACTIONS = ("backup", "prune", "verify", "drill")
+ACTIONS = ("backup", "prune", "verify", "drill", "sync")
 NEVER, AFTER_BACKUP = "never", "after_backup"
+_IN_A_RUN = ("prune", "sync")  # what a run of the job does at its end, unless it has a schedule of its own
 
 
 @dataclass(frozen=True)
@@ -169,11 +170,12 @@ def problems(raw: Mapping[str, Any]) -> list[str]:
 def _wrong(text: str, action: str) -> str:
     """Given a schedule and its action, return what is wrong with it, or ""."""
     if text == AFTER_BACKUP:
-        return "" if action == "prune" else f"only prune_schedule can be that: write for example daily, or {NEVER}"
+        only = " and ".join(f"{other}_schedule" for other in _IN_A_RUN)
+        return "" if action in _IN_A_RUN else f"only {only} can be that: write for example daily, or {NEVER}"
     if text in PRESETS or text == NEVER:
         return ""
     if re.fullmatch("[A-Za-z0-9_@-]*", text):  # a single word
-        words = (*PRESETS, NEVER, *((AFTER_BACKUP,) if action == "prune" else ()))
+        words = (*PRESETS, NEVER, *((AFTER_BACKUP,) if action in _IN_A_RUN else ()))
         near = did_you_mean(text, words)
         return f"not a schedule{near}{' Write' if near else ': write'} {', '.join(words)}, or five fields of a crontab"
     try:
@@ -194,7 +196,8 @@ def check(raw: Mapping[str, Any]) -> None:
 
 
 def resolve(job: Mapping[str, Any], name: str, host: str) -> dict[str, str]:
-    """Given a job, its name and its host, return the schedule of each action: five fields, `never` or `after_backup`.
+    """Given a job, its name and its host, return the schedule of each action that it has: five fields, `never` or
+    `after_backup`. Without targets it has no `sync`.
 
     Words begin later by an amount that is always the same for this host, job and action. Raise ConfigurationError.
     """
@@ -206,7 +209,7 @@ def resolve(job: Mapping[str, Any], name: str, host: str) -> dict[str, str]:
 
 
 def expressions(job: Mapping[str, Any]) -> dict[str, str | None]:
-    """Given a job, return the five fields of each action, None for one without a schedule of its own; raise
+    """Given a job, return the five fields of each action that it has, None for one without a schedule of its own; raise
     ConfigurationError. Words begin at their earliest.
     """
     check(job)
@@ -215,7 +218,8 @@ def expressions(job: Mapping[str, Any]) -> dict[str, str | None]:
 
 def _said(job: Mapping[str, Any]) -> dict[str, str]:
     schedule = build(Schedule, job)
-    return {action: getattr(schedule, f"{action}_schedule") for action in ACTIONS}
+    actions = (action for action in ACTIONS if action != "sync" or job.get("targets"))
+    return {action: getattr(schedule, f"{action}_schedule") for action in actions}
 
 
 def _offset(text: str, spread: int, key: str) -> int:

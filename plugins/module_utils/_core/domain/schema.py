@@ -21,8 +21,11 @@ from typing import Any
 from .model import (
     Check,
     Connection,
+    Copies,
+    Decryption,
     DrillOptions,
     DumpOptions,
+    EncryptionOptions,
     Location,
     LogOptions,
     Option,
@@ -31,6 +34,7 @@ from .model import (
     Schedule,
     Selection,
     StandbyOptions,
+    Target,
     options_of,
 )
 from .quantities import DURATION_PATTERN, SIZE_PATTERN, TIME_PATTERN
@@ -40,13 +44,18 @@ JOB_CLASSES = (
     Location,
     Selection,
     DumpOptions,
+    EncryptionOptions,
+    Decryption,
     RunOptions,
     StandbyOptions,
     Policy,
     DrillOptions,
     Schedule,
+    Copies,
     LogOptions,
 )
+
+TARGET_CLASSES = (Target, Policy)
 
 # What a person may write into a file besides options.
 REMARKS = {
@@ -122,13 +131,24 @@ def property_schema(option: Option) -> dict[str, Any]:
 
 def job_schema() -> dict[str, Any]:
     """Return the JSON Schema of a job file and of defaults.json; what is missing is known only when they are merged."""
+    what = "One job of a host (jobs.d/NAME.json), or what all its jobs have in common (defaults.json)."
+    return _document_schema("pgkeep job", what, JOB_CLASSES)
+
+
+def target_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a target's file."""
+    what = "One target of a host (targets.d/NAME.json): how it is reached, and its own retention."
+    return _document_schema("pgkeep target", what, TARGET_CLASSES)
+
+
+def _document_schema(title: str, description: str, classes: Iterable[type]) -> dict[str, Any]:
     properties: dict[str, Any] = dict(REMARKS)
-    for cls in JOB_CLASSES:
+    for cls in classes:
         properties.update((name, property_schema(option)) for name, option in options_of(cls).items())
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "pgkeep job",
-        "description": "One job of a host (jobs.d/NAME.json), or what all its jobs have in common (defaults.json).",
+        "title": title,
+        "description": description,
         "type": "object",
         "additionalProperties": False,
         "properties": properties,

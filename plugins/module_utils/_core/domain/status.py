@@ -7,8 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -32,6 +32,7 @@ class DatabaseStatus:
     verified: datetime | None  # when any of them last passed a verification, and of which level
     verified_level: str | None
     drilled: datetime | None  # when any of them, also one that is gone, was last restored in a drill and found equal
+    copied: Mapping[str, Backup | None] = field(default_factory=dict)  # target of the job -> newest backup with a copy
 
     def to_json(self, now: datetime) -> dict[str, Any]:
         """Given the time, return it as plain values."""
@@ -45,10 +46,15 @@ class DatabaseStatus:
             "verified": iso(self.verified) if self.verified else None,
             "verified_level": self.verified_level,
             "drilled": iso(self.drilled) if self.drilled else None,
-            "copies": len(newest.state.copies) if newest else 0,
+            "copies": [_copied_record(target, backup, now) for target, backup in self.copied.items()],
             "count": self.count,
             "damaged": self.damaged,
         }
+
+
+def _copied_record(target: str, backup: Backup | None, now: datetime) -> dict[str, Any]:
+    age = round((now - backup.created).total_seconds(), 3) if backup else None
+    return {"target": target, "newest": backup.id if backup else None, "age": age}
 
 
 @dataclass(frozen=True)
@@ -78,10 +84,17 @@ class JobStatus:
         """Return what a person should look at."""
         without = [item.database for item in self.databases if item.newest is None]
         damaged = sum(item.damaged for item in self.databases)
+        behind = [
+            f"no copy of the newest backup of {item.database} in {target}"
+            for item in self.databases
+            for target, backup in item.copied.items()
+            if item.newest and backup != item.newest
+        ]
         return (
             *self.notes,
             *([f"no complete backup of {', '.join(without)}"] if without else []),
             *([f"damaged backups: {damaged}"] if damaged else []),
+            *behind,
             *(f"the last {run['command']} ended with {_outcome(run)}" for run in _bad(self.runs)),
         )
 
@@ -120,10 +133,14 @@ def _outcome(run: Mapping[str, Any]) -> str:
 
 
 def database_status(
-    database: str, backups: Sequence[Backup], drills: Sequence[Mapping[str, Any]], partial: bool
+    database: str,
+    backups: Sequence[Backup],
+    drills: Sequence[Mapping[str, Any]],
+    partial: bool,
+    targets: Sequence[str] = (),
 ) -> DatabaseStatus:
-    """Given a database, its backups, the evidence of its drills, and whether its job leaves something out, return how it
-    stands.
+    """Given a database, its backups, the evidence of its drills, whether its job leaves something out, and the job's
+    targets, return how it stands.
 
     A backup that leaves something out is none to a job that takes all, and only that counts for a job that does.
     """
@@ -133,13 +150,18 @@ def database_status(
     verified, level = max(passed, key=lambda item: item[0], default=(None, None))
     return DatabaseStatus(
         database,
-        max(complete, key=lambda item: (item.created, item.id), default=None),
+        _newest(complete),
         len(complete),
         len(ours) - len(complete),
         verified,
         level,
         max([*_restored(complete), *_proven(drills)], default=None),
+        {target: _newest(item for item in complete if target in item.state.targets) for target in targets},
     )
+
+
+def _newest(backups: Iterable[Backup]) -> Backup | None:
+    return max(backups, key=lambda item: (item.created, item.id), default=None)
 
 
 def _restored(backups: Sequence[Backup]) -> Iterator[datetime]:
@@ -164,7 +186,7 @@ def status_lines(jobs: Sequence[JobStatus], now: datetime) -> list[str]:
         return ["no jobs"]
     header = ("JOB", "DATABASE", "LAST", "AGE", "SIZE", "VERIFIED", "DRILLED", "COPIES")
     rows = [_row(job.name, item, now) for job in jobs for item in job.databases]
-    lines = [*table(header, rows, right=(3, 4, 7)), ""] if rows else []
+    lines = [*table(header, rows, right=(3, 4)), ""] if rows else []
     for job in jobs:
         lines += [printable(f"{job.name}: {text}") for text in _about(job)]
     return lines
@@ -181,8 +203,12 @@ def _row(job: str, item: DatabaseStatus, now: datetime) -> tuple[str, ...]:
         human_size(newest.size) if newest else "-",
         verified,
         _minute(item.drilled) if item.drilled else "never",
-        str(len(newest.state.copies)) if newest else "-",
+        ", ".join(f"{target} {_age(backup, now)}" for target, backup in item.copied.items()) or "none",
     )
+
+
+def _age(backup: Backup | None, now: datetime) -> str:
+    return age_text(now - backup.created) if backup else "never"
 
 
 def _minute(moment: datetime) -> str:

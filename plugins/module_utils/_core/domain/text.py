@@ -72,7 +72,7 @@ def backup_lines(backups: Sequence[Backup], now: datetime) -> list[str]:
             human_size(backup.size),
             human_duration(backup.duration),
             backup.format,
-            backup.compression,
+            f"{backup.compression}, {backup.encryption}" if backup.encryption else backup.compression,
             ", ".join(_remarks(backup, now)),
         )
         for backup in backups
@@ -111,7 +111,7 @@ def _remarks(backup: Backup, now: datetime) -> Iterator[str]:
     if state.verified:
         yield f"verified ({state.verified_level}) {iso(state.verified.replace(microsecond=0))}"
     if state.copies:
-        yield f"copies {' '.join(state.copies)}"
+        yield f"copies {' '.join(state.targets)}"
 
 
 # --- figures ---

@@ -24,6 +24,7 @@ from ..adapters import archive, files, lock, repository, server, tools
 from ..adapters.archive import Archive, Progress
 from ..adapters.catalog import databases
 from ..adapters.client import as_connected, client_environment
+from ..adapters.encryption import encryptor
 from ..adapters.observer import Observer
 from ..adapters.process import Cancellation, Processes
 from ..adapters.replay import Pause
@@ -31,7 +32,16 @@ from ..domain import naming, space
 from ..domain.backups import Backup, Pin
 from ..domain.errors import LockedError, PgkeepError, SpaceError
 from ..domain.job import check_combinations
-from ..domain.model import Connection, DumpOptions, Location, RunOptions, Selection, StandbyOptions, build
+from ..domain.model import (
+    Connection,
+    DumpOptions,
+    EncryptionOptions,
+    Location,
+    RunOptions,
+    Selection,
+    StandbyOptions,
+    build,
+)
 from ..domain.outcomes import BackupResult, Outcome
 from ..domain.quantities import human_duration, human_size
 from ..domain.selection import choose, vanished
@@ -59,6 +69,7 @@ def request_of(raw: Mapping[str, Any]) -> Request:
         replace(location, repository=os.path.normpath(location.repository)),
         build(Selection, raw),
         build(DumpOptions, raw),
+        build(EncryptionOptions, raw),
         build(RunOptions, raw),
         build(StandbyOptions, raw),
     )
@@ -93,13 +104,17 @@ def backup(
     before = {subject: stored(root, subject) for subject in subjects} if exists else {}
     outcomes = [Outcome(name, "database", "failed", reason) for name, reason in choice.missing]
     pause = Pause()
-    with client_environment(request.connection) as (environment, password_fds):
+    with (
+        encryptor(request.encryption) as encryption,
+        client_environment(request.connection) as (environment, password_fds),
+    ):
         around = Surroundings(
             request,
             facts,
             {entry.name: entry for entry in entries},
             client,
             resolve_compression(request.dump, client),
+            encryption,
             environment,
             password_fds,
             clock,

@@ -29,7 +29,16 @@ from ..domain.errors import RepositoryError
 from ..domain.quantities import iso
 from ..domain.version import VERSION
 
-_KNOWN_BEFORE = ("database_size", "format", "compression", "partial", "label", "server_version", "options")
+_KNOWN_BEFORE = (
+    "database_size",
+    "format",
+    "compression",
+    "encryption",
+    "partial",
+    "label",
+    "server_version",
+    "options",
+)
 
 
 @dataclass(frozen=True)

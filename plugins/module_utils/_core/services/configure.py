@@ -37,10 +37,12 @@ from ..domain.configuration import (
     request_problems,
     said,
     shown,
+    target_file,
+    targets_directory,
 )
 from ..domain.errors import DONE, ConfigurationError
 from ..domain.model import build
-from ..domain.schema import Problem
+from ..domain.schema import TARGET_CLASSES, Problem
 
 Files = Mapping[str, File]
 
@@ -49,7 +51,7 @@ Files = Mapping[str, File]
 class Present:
     """What is there of a configuration."""
 
-    access: Mapping[str, Access | None]  # of the directory and of the one of the jobs
+    access: Mapping[str, Access | None]  # of the directory and of those of the jobs and of the targets
     entries: Mapping[str, Collection[str]]  # all that is in them
     files: Files
 
@@ -72,6 +74,7 @@ class Configured:
 
     config_dir: str
     jobs: tuple[str, ...]
+    targets: tuple[str, ...]
     written: tuple[str, ...]
     removed: tuple[str, ...]
     diff: Mapping[str, str] = field(repr=False)
@@ -91,6 +94,7 @@ class Configured:
         return {
             "config_dir": self.config_dir,
             "jobs": list(self.jobs),
+            "targets": list(self.targets),
             "written": list(self.written),
             "removed": list(self.removed),
         }
@@ -108,11 +112,11 @@ def configure(
     group = options.group if present_wanted else None
     user, warnings = config_files.account(options.owner, group, may_come=check or not present_wanted)
     present = _look(directory, passfile, user, strict=present_wanted)
-    jobs: tuple[str, ...] = ()
+    jobs, targets = [_names(items) if present_wanted else () for items in (options.jobs, options.targets)]
     if present_wanted:
-        wanted, jobs = _wanted(options, directory, passfile, user, present)
+        wanted = _wanted(options, directory, passfile, user, present)
         plan = _plan(directory, wanted, user, present)
-        _refuse(_problems(directory, plan, present), directory, jobs)
+        _refuse(_problems(directory, plan, present), directory, jobs, targets)
         _respect(_written_by_hand(directory, wanted, present), directory, wanted, present)
     else:
         plan = _removal(directory, present)
@@ -120,7 +124,11 @@ def configure(
     if not check:
         (cancellation or Cancellation()).check()
         _apply(plan, directory, user)
-    return _result(plan, directory, jobs, present, warnings)
+    return _result(plan, directory, jobs, targets, present, warnings)
+
+
+def _names(items: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    return tuple(str(item["name"]) for item in items)
 
 
 def _places(options: Configuration) -> tuple[str, str]:
@@ -130,9 +138,14 @@ def _places(options: Configuration) -> tuple[str, str]:
             raise ConfigurationError(f"{name} is {path!r}: must be an absolute path, on one line")
     directory = os.path.normpath(options.config_dir)
     passfile = os.path.normpath(options.passfile or default_passfile(directory))
-    if os.path.dirname(passfile) == jobs_directory(directory) or passfile == defaults_file(directory):
+    if os.path.dirname(passfile) in _folders(directory) or passfile == defaults_file(directory):
         raise ConfigurationError(f"passfile is {passfile!r}, where the configuration has other files: leave it out")
     return directory, passfile
+
+
+def _folders(directory: str) -> tuple[str, str]:
+    """Given the directory, return those of the jobs and of the targets."""
+    return jobs_directory(directory), targets_directory(directory)
 
 
 # --- looking ---
@@ -140,10 +153,11 @@ def _places(options: Configuration) -> tuple[str, str]:
 
 def _look(directory: str, passfile: str, user: Account, strict: bool) -> Present:
     """Given the places, return what is there; with `strict` raise ConfigurationError for a file that cannot be read."""
-    places = (directory, jobs_directory(directory))
+    folders = _folders(directory)
+    places = (directory, *folders)
     access = {place: config_files.directory_access(place) for place in places}
     entries = {place: config_files.entries(place) for place in places}
-    paths = [os.path.join(places[1], name) for name in entries[places[1]] if _is_job(name)]
+    paths = [os.path.join(folder, name) for folder in folders for name in entries[folder] if _is_json(name)]
     found = _read((defaults_file(directory), *paths), strict)
     used = [read_options(file.text).get("passfile") for file in found.values() if _is_ours(file, directory)]
     with _rights(user, directory, passfile):
@@ -170,7 +184,7 @@ def _read(paths: Iterable[str], strict: bool) -> dict[str, File]:
     return found
 
 
-def _is_job(name: str) -> bool:
+def _is_json(name: str) -> bool:
     return name.endswith(".json") and not name.startswith(".")
 
 
@@ -178,7 +192,7 @@ def _rights(user: Account, directory: str, path: str) -> AbstractContextManager[
     """Given the user, the configuration's directory and a path, return the rights to reach it with: the directory is
     root's alone, any other may be the user's.
     """
-    ours = path == directory or os.path.dirname(path) == directory or _is_in_jobs(path, directory)
+    ours = path == directory or os.path.dirname(path) in (directory, *_folders(directory))
     return nullcontext() if ours else config_files.rights_of(user)
 
 
@@ -186,15 +200,17 @@ def _is_in_jobs(path: str, directory: str) -> bool:
     return os.path.dirname(path) == jobs_directory(directory)
 
 
+def _is_in_targets(path: str, directory: str) -> bool:
+    return os.path.dirname(path) == targets_directory(directory)
+
+
 # --- the plan ---
 
 
-def _wanted(
-    options: Configuration, directory: str, passfile: str, user: Account, present: Present
-) -> tuple[dict[str, File], tuple[str, ...]]:
-    """Given the options and what is there, return the files that shall be there, and the names of the jobs."""
-    jobs, passwords = said(options.jobs), said(options.passwords)
-    found = request_problems(jobs, passwords)
+def _wanted(options: Configuration, directory: str, passfile: str, user: Account, present: Present) -> dict[str, File]:
+    """Given the options and what is there, return the files that shall be there."""
+    jobs, passwords, targets = said(options.jobs), said(options.passwords), said(options.targets)
+    found = request_problems(jobs, passwords, targets)
     if found:
         raise ConfigurationError("; ".join(found))
     defaults = said(options.defaults or {})
@@ -211,7 +227,10 @@ def _wanted(
         wanted[defaults_file(directory)] = _json_file(defaults, user)
     for name, job in named.items():
         wanted[job_file(directory, name)] = _json_file(job, user)
-    return wanted, tuple(named)
+    for target in targets:
+        file = File(render(target, TARGET_CLASSES), _readable(user))
+        wanted[target_file(directory, target["name"])] = file
+    return wanted
 
 
 def _defaults_by_hand(directory: str, present: Present) -> dict[str, Any] | None:
@@ -232,8 +251,12 @@ def _secret(user: Account) -> Access:
     return Access(0o600, user.uid, user.gid)
 
 
+def _readable(user: Account) -> Access:
+    return Access(0o640, user.top, user.gid)
+
+
 def _json_file(job: Mapping[str, Any], user: Account) -> File:
-    access = _secret(user) if job.get("login_password") else Access(0o640, user.top, user.gid)
+    access = _secret(user) if job.get("login_password") else _readable(user)
     return File(render(job), access)
 
 
@@ -242,8 +265,13 @@ def _plan(directory: str, wanted: Files, user: Account, present: Present) -> Pla
     access = Access(0o750, user.top, user.gid)
     new = {path: file for path, file in wanted.items() if present.files.get(path) != file}
     gone = [path for path, file in present.files.items() if path not in wanted and _is_ours(file, directory)]
+    unused = () if any(_is_in_targets(path, directory) for path in wanted) else (targets_directory(directory),)
     return Plan(
-        directories=tuple((place, access) for place, found in present.access.items() if found != access),
+        directories=tuple(
+            (place, access)
+            for place, found in present.access.items()
+            if found != access and not (found is None and place in unused)
+        ),
         copies=tuple(
             (path, _free_name(path, present.entries[os.path.dirname(path)]))
             for path in new
@@ -255,7 +283,7 @@ def _plan(directory: str, wanted: Files, user: Account, present: Present) -> Pla
 
 def _check_directory(directory: str, present: Present) -> None:
     """Raise ConfigurationError for a directory of something else, whose owner and mode must stay as they are."""
-    known = (defaults_file(directory), jobs_directory(directory), default_passfile(directory))
+    known = (defaults_file(directory), *_folders(directory), default_passfile(directory))
     entries = present.entries[directory]
     if entries and not {os.path.basename(path) for path in known} & set(entries):
         raise ConfigurationError(
@@ -275,7 +303,7 @@ def _free_name(path: str, taken: Collection[str]) -> str:
 
 def _left_over(directory: str, present: Present) -> Iterator[tuple[str, None]]:
     """Yield steps that remove what a killed run left: it may have a password in it."""
-    for place in (directory, jobs_directory(directory)):
+    for place in (directory, *_folders(directory)):
         for name in present.entries[place]:
             if name.startswith(NEW_PREFIX):
                 yield os.path.join(place, name), None
@@ -288,11 +316,11 @@ def _steps(
     configuration meanwhile never has defaults of before with a job of afterwards, or the other way round.
 
     A job reads defaults and its file together. So a job that changes together with the defaults first becomes one that
-    does not depend on them.
+    does not depend on them. What jobs name, targets and the password file, comes before them and goes after them.
     """
     common = defaults_file(directory)
     jobs = {path: file for path, file in new.items() if _is_in_jobs(path, directory)}
-    yield from ((path, file) for path, file in new.items() if path not in jobs and path != common)  # before it is used
+    yield from ((path, file) for path, file in new.items() if path not in jobs and path != common)
     yield from ((path, None) for path in gone if _is_in_jobs(path, directory))
     if common in new or common in gone:
         before, after = (read_options(files[common].text) if common in files else {} for files in (present.files, new))
@@ -307,7 +335,7 @@ def _removal(directory: str, present: Present) -> Plan:
     """Given what is there, return how all that is ours goes, and the directories where nothing else is in them."""
     steps = [(path, None) for path, file in present.files.items() if _is_ours(file, directory)]
     steps += _left_over(directory, present)
-    for place in (jobs_directory(directory), directory):
+    for place in (*_folders(directory), directory):
         left = {os.path.join(place, name) for name in present.entries[place]} - {path for path, _file in steps}
         if present.access[place] and not left:
             steps.append((place, None))
@@ -324,9 +352,12 @@ def _problems(directory: str, plan: Plan, present: Present) -> list[Problem]:
     return config.check_files(directory, contents)
 
 
-def _refuse(found: Sequence[Problem], directory: str, jobs: Sequence[str]) -> None:
-    """Given what is wrong, the directory and the names of its jobs, raise ConfigurationError where anything is."""
+def _refuse(found: Sequence[Problem], directory: str, jobs: Sequence[str], targets: Sequence[str]) -> None:
+    """Given what is wrong, the directory and the names of its jobs and targets, raise ConfigurationError where anything
+    is.
+    """
     names = {job_file(directory, name): f"job {name}" for name in jobs}
+    names.update((target_file(directory, name), f"target {name}") for name in targets)
     names[defaults_file(directory)] = "defaults"
     sentences = [str(replace(problem, file=names.get(problem.file, problem.file))) for problem in found]
     if sentences:
@@ -382,7 +413,14 @@ def _apply(plan: Plan, directory: str, user: Account) -> None:
 # --- what is said about it ---
 
 
-def _result(plan: Plan, directory: str, jobs: tuple[str, ...], present: Present, warnings: Sequence[str]) -> Configured:
+def _result(
+    plan: Plan,
+    directory: str,
+    jobs: tuple[str, ...],
+    targets: tuple[str, ...],
+    present: Present,
+    warnings: Sequence[str],
+) -> Configured:
     files = dict(plan.steps)
     places = [place for place, _access in plan.directories]
     kept = [
@@ -391,6 +429,7 @@ def _result(plan: Plan, directory: str, jobs: tuple[str, ...], present: Present,
     return Configured(
         config_dir=directory,
         jobs=jobs,
+        targets=targets,
         written=(*places, *(path for path, file in files.items() if file)),
         removed=tuple(path for path, file in files.items() if not file),
         diff=_diff(plan, directory, present),

@@ -22,6 +22,7 @@ from typing import Any, Callable
 
 from ..adapters import server, throwaway
 from ..adapters.archive import Progress
+from ..adapters.encryption import Keys
 from ..adapters.observer import Observer
 from ..adapters.process import Cancellation, Limits, Processes, read_up_to
 from ..adapters.stored import UnreadableError
@@ -58,6 +59,7 @@ class Drill:
     backup: Backup
     document: Mapping[str, Any]
     globals: Backup | None  # the backup of the globals that belongs to it
+    keys: Keys  # which no program in the sandbox ever gets
     options: DrillOptions
     bin_dir: str | None
     deadline: timedelta
@@ -132,7 +134,7 @@ def _prepare(task: Drill, running: throwaway.Running, evidence: Evidence) -> Non
         evidence.warnings.append("there is no backup of the globals: roles without rights stand in for the real ones")
     else:
         try:
-            _restore_globals(cluster.read(task.globals), running, evidence)
+            _restore_globals(cluster.read(task.globals, task.keys), running, evidence)
         except PgkeepError as error:
             evidence.warnings.append(f"{task.globals.id} could not be restored: {error}")
     with server.connect(running.connection, writable=True) as session:
@@ -163,6 +165,7 @@ def _restore(task: Drill, running: throwaway.Running, evidence: Evidence) -> boo
         throwaway.ENVIRONMENT,
         (running.workspace.inherit,),  # never a directory's descriptor: it leads out of the sandbox
         running.prefix((task.backup.path,)),
+        task.keys,
     )
     try:
         restored = restore_backup(task.backup, options, way, False, task.clock, task.cancellation, _Attendant(task))
@@ -225,7 +228,7 @@ def _ask(task: Drill, running: throwaway.Running, check: Check) -> Answer:
 
 def _drill_globals(task: Drill, running: throwaway.Running, evidence: Evidence) -> None:
     try:
-        before = cluster.read(task.backup)
+        before = cluster.read(task.backup, task.keys)
     except UnreadableError as error:
         evidence.found("unreadable", str(error))
         return

@@ -12,23 +12,21 @@ tablespaces, which nobody used yet, are dropped again.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ..adapters import catalog, server, state
-from ..adapters.files import read_small
-from ..adapters.process import SEARCH_PATH, Cancellation, Processes
-from ..adapters.stored import UnreadableError, archive_path, decompressor
+from ..adapters.encryption import Keys
+from ..adapters.process import SEARCH_PATH, Cancellation, Processes, read_up_to
+from ..adapters.stored import Stored, UnreadableError, archive_path, opened
 from ..domain import commands
 from ..domain.backups import Backup
 from ..domain.database_sql import quote_literal
-from ..domain.dump_header import has_end
-from ..domain.errors import PgkeepError, RepositoryError, ServerError
+from ..domain.errors import DecryptionError, PgkeepError, RepositoryError, ServerError
 from ..domain.globals import Globals, parse
 from ..domain.globals_plan import Change, Plan, plan
 from ..domain.globals_plan import differences as _differences
-from ..domain.model import Connection
+from ..domain.model import Connection, Decryption
 from ..domain.script import ScriptError
 
 MAX_BYTES = 64 * 1024 * 1024  # a hundred thousand roles
@@ -128,46 +126,37 @@ def differences(before: bytes, after: bytes, superuser: str = "postgres") -> lis
     return _differences(parsed(before), parsed(after), superuser)
 
 
-def read(backup: Backup, cancellation: Cancellation | None = None) -> bytes:
-    """Given a backup of globals, return its script, every byte of which is what was dumped; raise UnreadableError where
-    it is damaged, and other PgkeepErrors.
+def read(backup: Backup, keys: Keys | None = None, cancellation: Cancellation | None = None) -> bytes:
+    """Given a backup of globals and perhaps what decrypts it, return its script, every byte of which is what was dumped;
+    raise UnreadableError where it is damaged, and other PgkeepErrors.
     """
     with state.in_use(backup.path) as fd:
         document = catalog.read_manifest(backup.path)
-        files = document["files"]
-        problem = catalog.checksum_problem(backup.path, files)
+        problem = catalog.checksum_problem(backup.path, document["files"])
         if problem:
             raise UnreadableError(f"{backup.id} is damaged: {problem}: choose another backup")
-        path, unpack = archive_path(backup.path, document), decompressor(document)
+        archive = Stored(archive_path(backup.path, document), document, keys or Keys(Decryption()))
         try:
-            script = _unpacked(unpack, path, fd, cancellation) if unpack else read_small(path, MAX_BYTES)
+            script = _plaintext(archive, fd, cancellation or Cancellation())
         except (OSError, RepositoryError) as error:
             raise UnreadableError(f"{backup.id} cannot be read: {error}: choose another backup") from None
+        except DecryptionError as error:
+            raise DecryptionError(f"{backup.id} cannot be read: {error}") from None
     # The bytes that are given, and not those that were read a moment ago.
-    digest = document["content_sha256"] if unpack else files[0]["sha256"]
-    if digest not in (None, hashlib.sha256(script).hexdigest()):
+    if archive.digest not in (None, hashlib.sha256(script).hexdigest()):
         raise UnreadableError(f"{backup.id} is not what was dumped: choose another backup")
-    if not has_end("globals", script[-_TAIL:]):
+    if not archive.ends(script[-_TAIL:]):
         raise UnreadableError(f"{backup.id} has no end: choose another backup")
     return script
 
 
-def _unpacked(unpack: tuple[str, ...], path: str, fd: int, cancellation: Cancellation | None) -> bytes:
-    """Given a command that unpacks and a file, return what is in it; raise OSError or PgkeepError."""
+def _plaintext(archive: Stored, fd: int, cancellation: Cancellation) -> bytes:
+    """Given an archive and the descriptor that keeps it, return what is in it; raise OSError or PgkeepError."""
     environment = commands.environment(Connection(), None, "/", SEARCH_PATH)
-    with Processes(environment, cancellation or Cancellation(), (fd,)) as processes:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as file:
-            running = processes.start(unpack, stdin=file.fileno())
-        parts: list[bytes] = []
-        size = 0
-        while size <= MAX_BYTES:
-            data = running.stdout.read(1024 * 1024)
-            if not data:
-                status = running.wait()
-                processes.check()
-                if status or running.errors:
-                    raise RepositoryError(f"it cannot be unpacked: {running.failure(status)}")
-                return b"".join(parts)
-            parts.append(data)
-            size += len(data)
-    raise RepositoryError(f"it has more than {MAX_BYTES} bytes")
+    with Processes(environment, cancellation, (fd,)) as processes, opened(processes, archive) as plaintext:
+        script = read_up_to(plaintext.stream, MAX_BYTES + 1)
+        processes.check()
+        if len(script) > MAX_BYTES:
+            raise RepositoryError(f"it has more than {MAX_BYTES} bytes")
+        plaintext.finish()
+    return script

@@ -18,10 +18,14 @@ from ..adapters.observer import Observer
 from ..adapters.process import Cancellation
 from ..domain import naming
 from ..domain.backups import GLOBALS, Backup
-from ..domain.errors import DONE, RepositoryError
+from ..domain.encryption import method_of
+from ..domain.errors import DONE, SOME_FAILED, RepositoryError
 from ..domain.job import policy_of
 from ..domain.model import (
+    LEVELS,
     Connection,
+    Copies,
+    Decryption,
     DrillOptions,
     DumpOptions,
     Location,
@@ -40,11 +44,13 @@ from .preparation import Clock
 from .prune import Pruned, prune
 
 if TYPE_CHECKING:
+    from .sync import Synced
     from .verify import Verified
 
 # What a job dumps says nothing about a restore.
-OF_RESTORE = (*options_of(Connection), "repository", "instance", "bin_dir")
-_OF_VERIFY = ("repository", "bin_dir", *options_of(DrillOptions))  # the other options of a job are for its dumps
+OF_RESTORE = (*options_of(Connection), *options_of(Decryption), "repository", "instance", "bin_dir")
+# the other options of a job are for its dumps
+OF_VERIFY = ("repository", "bin_dir", *options_of(Decryption), *options_of(DrillOptions))
 
 
 @dataclass(frozen=True)
@@ -54,16 +60,19 @@ class JobResult:
     name: str
     backup: BackupResult
     pruned: Pruned | None
+    synced: Synced | None = None
 
     @property
     def exit_code(self) -> int:
-        """Return the command's exit code: the backup's, unless only the prune failed."""
-        return self.backup.exit_code or (self.pruned.exit_code if self.pruned else DONE)
+        """Return the command's exit code: the backup's, unless only the prune failed, or only copies."""
+        missed = SOME_FAILED if self.synced and self.synced.failed else DONE  # the backups themselves are done
+        return self.backup.exit_code or (self.pruned.exit_code if self.pruned else DONE) or missed
 
     @property
     def message(self) -> str:
         """Return what went wrong, in one line; "" when nothing did."""
-        return "; ".join(filter(None, (self.backup.message, self.pruned.message if self.pruned else "")))
+        parts = (self.backup, self.synced, self.pruned)
+        return "; ".join(part.message for part in parts if part and part.message)
 
     def to_json(self) -> dict[str, Any]:
         """Return what --json gives."""
@@ -71,6 +80,7 @@ class JobResult:
             "job": self.name,
             "backup": self.backup.to_json(),
             "prune": self.pruned.to_json() if self.pruned else None,
+            "sync": self.synced.to_json() if self.synced else None,
         }
 
 
@@ -96,8 +106,12 @@ def prune_options(job: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any
 
 
 def verify_options(job: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
-    """Given a job and what was said besides, return the options for a verification in the job's instance."""
-    ours = {name: job[name] for name in _OF_VERIFY if name in job}
+    """Given a job and what was said besides, return the options for a verification in the job's instance: of its
+    encrypted backups only the checksum, where it has nothing that decrypts them.
+    """
+    ours = {name: job[name] for name in OF_VERIFY if name in job}
+    if method_of(job) and not build(Decryption, {**job, **said}).identity_file:
+        ours["level"] = LEVELS[0]
     return {**ours, "instance": build(Location, job).instance, **said}
 
 
@@ -158,18 +172,22 @@ def verify_job(
     A database that the job names and that has no backup is a failure, and so is a job without any backup, unless they
     may all be taken on another server.
     """
-    from .verify import Verified, verify  # a run, and a look at figures, do without
+    from ..adapters.encryption import Keys  # a run, and a look at figures, do without these
+    from .verify import Verified, verify
 
     options = verify_options(job, said)
     if options.get("databases"):
         return verify(for_drill(options, said), check, clock, cancellation, observer)
+    keys = Keys(build(Decryption, options))  # before root is given up
     place = {**job, "repository": options["repository"], "instance": options["instance"]}
     stored = covered(place)
     names = stored + [name for name in build(Selection, job).databases if name not in stored]
     where = f"{options['repository']} has no backup of this job's databases in instance {options['instance']}"
     result = Verified((), 0, missing=(f"{where}: run the job first",))
     if names:
-        result = verify(for_drill({**options, "databases": names}, said), check, clock, cancellation, observer)
+        todo = for_drill({**options, "databases": names}, said)
+        with keys:
+            result = verify(todo, check, clock, cancellation, observer, keys)
     run_on = build(StandbyOptions, job).run_on
     if run_on != "any" and len(result.missing) >= len(names):
         why = f"{where}: with run_on {run_on} another server takes them"
@@ -177,18 +195,56 @@ def verify_job(
     return result
 
 
-def run_job(
-    name: str, job: Mapping[str, Any], check: bool, clock: Clock, cancellation: Cancellation, observer: Observer
-) -> JobResult:
-    """Given a job, run it (with `check`: plan it); raise PgkeepError. It prunes unless that has a schedule of its own.
+def sync_options(job: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """Given a job and what was said besides, return the options for copies of the job's backups."""
+    location = build(Location, job)
+    ours = {"repository": location.repository, "instance": location.instance, "targets": build(Copies, job).targets}
+    return {**ours, **said}
 
-    A database whose backup failed is not pruned in this run; those of the others are, so that one failure does not
-    fill the disk.
+
+def sync_job(
+    job: Mapping[str, Any],
+    said: Mapping[str, Any],
+    check: bool,
+    clock: Clock,
+    cancellation: Cancellation | None = None,
+    observer: Observer | None = None,
+) -> Synced:
+    """Given a job and what was said besides, bring copies of the databases that were said, or else of the job's, to its
+    targets; raise PgkeepError.
+    """
+    from .sync import Synced, sync  # most jobs have no targets
+
+    options = sync_options(job, said)
+    names = said.get("databases") or covered({**job, **options})
+    if not names:
+        return Synced((), check)
+    return sync({**options, "databases": names}, check, clock, cancellation, observer)
+
+
+def run_job(
+    name: str,
+    job: Mapping[str, Any],
+    config_dir: str,
+    check: bool,
+    clock: Clock,
+    cancellation: Cancellation,
+    observer: Observer,
+) -> JobResult:
+    """Given a job, run it (with `check`: plan it); raise PgkeepError. It brings copies to its targets, and prunes, unless
+    these have schedules of their own.
+
+    Copies come before the prune, which may have to wait for them. A database whose backup failed is not pruned in this
+    run; those of the others are, so that one failure does not fill the disk.
     """
     taken = backup(job, check, clock, cancellation, observer)
+    schedule = build(Schedule, job)
+    synced = None
+    if build(Copies, job).targets and schedule.sync_schedule == AFTER_BACKUP:
+        synced = _synced(job, config_dir, check, clock, cancellation, observer)
     # Where the run is for another server no backup comes to this place, and age alone would empty it.
-    if taken.for_another_server or build(Schedule, job).prune_schedule != AFTER_BACKUP:
-        return JobResult(name, taken, None)
+    if taken.for_another_server or schedule.prune_schedule != AFTER_BACKUP:
+        return JobResult(name, taken, None, synced)
     failed = {outcome.database for outcome in taken.outcomes if outcome.status not in GOOD}
     try:
         names = [title for title in covered(job) if title not in failed]
@@ -204,4 +260,24 @@ def run_job(
     def not_before() -> datetime:  # to retention, what was just taken shall not be in the future
         return max(clock(), latest)
 
-    return JobResult(name, taken, _prune(job, names, check, not_before, cancellation, observer, coming))
+    pruned = _prune(job, names, check, not_before, cancellation, observer, coming)
+    return JobResult(name, taken, pruned, synced)
+
+
+def _synced(
+    job: Mapping[str, Any],
+    config_dir: str,
+    check: bool,
+    clock: Clock,
+    cancellation: Cancellation,
+    observer: Observer,
+) -> Synced | None:
+    """Given a job after its backup, bring copies to its targets; return what became of it. With `check`, None where
+    there is no repository yet.
+    """
+    try:
+        return sync_job(job, {"config_dir": config_dir}, check, clock, cancellation, observer)
+    except RepositoryError:
+        if not check:
+            raise
+        return None

@@ -8,6 +8,8 @@
 file ---------------------> pg_restore --jobs    (custom, directory)
 file -> [zstd -d] --------> pg_restore           (tar), or psql (plain): its end is looked at before they go on
 file -> [zstd -d] -> copy -> pg_restore --jobs   (custom, compressed by a program)
+
+What is encrypted is decrypted first, and is copied only where several jobs were asked for.
 """
 
 from __future__ import annotations
@@ -21,12 +23,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..adapters.archive import Progress
+from ..adapters.encryption import Keys
 from ..adapters.files import free_space
-from ..adapters.process import Cancellation, Limits, Processes, memory_file
-from ..adapters.stored import decompressor, read_file, stages_to_read, unpack
+from ..adapters.process import Cancellation, Limits, Process, Processes, memory_file
+from ..adapters.stored import Stored, opened, read_file, unpack
 from ..adapters.tools import Tools
 from ..domain import commands
-from ..domain.errors import ToolError
+from ..domain.errors import DecryptionError, ToolError
 from ..domain.model import Connection, RestoreOptions
 
 PARALLEL_FORMATS = ("custom", "directory")
@@ -53,6 +56,12 @@ class Loading:
     inherit: tuple[int, ...]
     prefix: tuple[str, ...]  # what every program is run with
     cancellation: Cancellation
+    keys: Keys
+
+    @property
+    def stored(self) -> Stored:
+        """Return the archive with what decrypts it."""
+        return Stored(self.archive, self.document, self.keys)
 
     @property
     def limits(self) -> Limits:
@@ -74,21 +83,43 @@ class Loading:
 
 
 def listed(loading: Loading) -> str:
-    """Given an archive, return pg_restore's list of what is in it; raise ToolError. It is not read any further."""
+    """Given an archive, return pg_restore's list of what is in it; raise ToolError, or UnreadableError where it is
+    encrypted and damaged. It is not read any further.
+    """
     with loading.programs() as processes:
         processes.limit(loading.limits, lambda: 0)
-        unpacking = decompressor(loading.document)
-        if not unpacking:
+        if not loading.stored.packed:
             lister = processes.start(commands.pg_restore_list(loading.client.pg_restore, loading.archive))
-        else:
-            with open(loading.archive, "rb") as file:
-                source = processes.start(unpacking, stdin=file.fileno())
+            return _said(lister)
+        with opened(processes, loading.stored) as plaintext:
             command = commands.pg_restore_list(loading.client.pg_restore)
-            lister = processes.start(command, stdin=source.stdout.fileno())
-            source.stdout.close()  # pg_restore stops after the list
-        text = lister.stdout.read().decode(errors="surrogateescape")
-        lister.check()
-        return text
+            lister = processes.start(command, stdin=plaintext.stream.fileno())
+            plaintext.stream.close()  # pg_restore stops after the list
+            try:
+                return _said(lister)
+            except ToolError:
+                processes.check()
+                plaintext.blame()
+                raise
+
+
+def _said(lister: Process) -> str:
+    text = lister.stdout.read().decode(errors="surrogateescape")
+    lister.check()
+    return text
+
+
+def check_decryption(loading: Loading) -> None:
+    """Given an archive, raise DecryptionError where this host cannot decrypt it, UnreadableError where its beginning is
+    damaged; nothing where it is not encrypted.
+    """
+    if not loading.document["encryption"]:
+        return
+    with loading.programs() as processes, opened(processes, loading.stored) as plaintext:
+        processes.limit(loading.limits, lambda: 0)
+        if not plaintext.stream.read(1):
+            processes.check()
+            plaintext.finish()
 
 
 def load(loading: Loading, database: str, progress: Progress, notes: list[str]) -> tuple[str, ...]:
@@ -100,7 +131,7 @@ def load(loading: Loading, database: str, progress: Progress, notes: list[str]) 
     document, limits = loading.document, loading.limits
     with _wanted(loading) as use_list, loading.programs(*_some(use_list)) as processes:
         processes.limit(limits, lambda: progress.bytes + progress.tables)
-        if not decompressor(document) and document["format"] in PARALLEL_FORMATS:
+        if not loading.stored.packed and document["format"] in PARALLEL_FORMATS:
             return _from_file(processes, loading.command(database, loading.archive, _path(use_list)), progress)
         with _unpacked(loading, processes, notes) as unpacked:
             command = loading.command(database, _path(unpacked), _path(use_list))
@@ -108,9 +139,11 @@ def load(loading: Loading, database: str, progress: Progress, notes: list[str]) 
                 with loading.programs(unpacked, *_some(use_list)) as restoring:
                     restoring.limit(limits, lambda: progress.tables)
                     return _from_file(restoring, command, progress)
-            stages = stages_to_read(document, command)
             try:
-                read_file(processes, stages, loading.archive, document["content_sha256"], progress)
+                read_file(processes, loading.stored, command, progress)
+            except DecryptionError:
+                processes.check()
+                raise
             except ToolError as error:
                 processes.check()
                 raise NotRestoredError(str(error)) from None
@@ -155,11 +188,11 @@ def _wanted(loading: Loading) -> Iterator[int | None]:
 
 @contextmanager
 def _unpacked(loading: Loading, processes: Processes, notes: list[str]) -> Iterator[int | None]:
-    """Given a compressed archive, yield the descriptor of an unpacked, unnamed copy for several jobs to read; None where
-    it is restored as it comes.
+    """Given an archive that is compressed by a program or encrypted, yield the descriptor of an unpacked, unnamed copy
+    for several jobs to read; None where it is restored as it comes.
     """
     document = loading.document
-    if not decompressor(document) or document["format"] != "custom" or loading.jobs == 1:
+    if document["format"] != "custom" or loading.jobs == 1:
         yield None
         return
     directory, size = loading.options.work_dir, document["database_size"] or 0
@@ -172,7 +205,9 @@ def _unpacked(loading: Loading, processes: Processes, notes: list[str]) -> Itera
         yield None
         return
     try:
-        unpack(processes, document, loading.archive, fd)
+        unpack(processes, loading.stored, fd)
+        if document["encryption"]:
+            notes.append(f"decrypted into an unnamed file in {directory} for {loading.jobs} jobs, which is gone now")
         yield fd
     finally:
         os.close(fd)

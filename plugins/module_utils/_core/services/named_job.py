@@ -17,11 +17,14 @@ from ..domain.outcomes import BackupResult
 from . import backup as backups
 from . import prune as prunes
 from . import restore as restores
+from . import sync as copies
 from . import verify as verifications
-from .job import prune_job, restore_options, verify_job
+from .job import prune_job, restore_options, sync_job, verify_job
 from .preparation import Clock
 from .prune import Pruned
 from .restore import Restored
+from .sync import Synced
+from .target_prune import prune_target
 from .verify import Verified
 
 Raw = Mapping[str, Any]
@@ -49,9 +52,25 @@ def backup(raw: Raw, check: bool, clock: Clock, cancellation: Cancellation | Non
 def prune(raw: Raw, check: bool, clock: Clock, cancellation: Cancellation | None = None) -> Pruned:
     """Given options as a user wrote them, prune what they say, or the databases of their job; raise PgkeepError."""
     job, said = _read(raw)
+    if said.get("target"):
+        place = {"config_dir": build(FromJob, raw).config_dir, "repository": (job or {}).get("repository")}
+        return prune_target({**place, **said}, check, clock, cancellation)
     if job is None:
         return prunes.prune(said, check, clock, cancellation)
     return prune_job(job, said, check, clock, cancellation)
+
+
+def sync(raw: Raw, check: bool, clock: Clock, cancellation: Cancellation | None = None) -> Synced:
+    """Given options as a user wrote them, bring copies of what they say, or of the databases of their job, to targets;
+    raise PgkeepError.
+    """
+    job, said = _read(raw)
+    said["config_dir"] = build(FromJob, raw).config_dir
+    return (
+        copies.sync(said, check, clock, cancellation)
+        if job is None
+        else sync_job(job, said, check, clock, cancellation)
+    )
 
 
 def verify(raw: Raw, check: bool, clock: Clock, cancellation: Cancellation | None = None) -> Verified:
@@ -65,5 +84,5 @@ def verify(raw: Raw, check: bool, clock: Clock, cancellation: Cancellation | Non
 def restore(raw: Raw, check: bool, clock: Clock, cancellation: Cancellation | None = None) -> Restored:
     """Given options as a user wrote them, restore the backup that they say, or one of their job's; raise PgkeepError."""
     job, said = _read(raw)
-    options = said if job is None else restore_options(job, said)
+    options = {**(said if job is None else restore_options(job, said)), "config_dir": build(FromJob, raw).config_dir}
     return restores.restore(options, check, clock, cancellation)

@@ -17,6 +17,7 @@ from typing import Any, Callable
 
 from ..adapters import server, tools
 from ..adapters.archive import Stages
+from ..adapters.encryption import Encryptor
 from ..adapters.process import Cancellation, Limits
 from ..domain import commands, compression, naming
 from ..domain.backups import Backup
@@ -24,7 +25,7 @@ from ..domain.compression import ResolvedCompression
 from ..domain.dump_header import has_end
 from ..domain.errors import ServerError
 from ..domain.facts import DatabaseEntry, ServerFacts, properties
-from ..domain.model import Connection, DumpOptions, Location, RunOptions, Selection, StandbyOptions
+from ..domain.model import Connection, DumpOptions, EncryptionOptions, Location, RunOptions, Selection, StandbyOptions
 from ..domain.patterns import left_out
 from ..domain.preflight import connect_problem, preflight_problems
 from .commit import Subject
@@ -42,6 +43,7 @@ class Request:
     location: Location
     selection: Selection
     dump: DumpOptions
+    encryption: EncryptionOptions
     run: RunOptions
     standby: StandbyOptions
 
@@ -60,6 +62,7 @@ class Surroundings:
     entries: Mapping[str, DatabaseEntry]
     tools: tools.Tools
     compression: ResolvedCompression
+    encryptor: Encryptor
     environment: Mapping[str, str]
     password_fds: tuple[int, ...]
     clock: Clock
@@ -80,12 +83,15 @@ class Work:
     role_passwords: bool = False
 
 
-def fingerprint(kind: str, dump: DumpOptions, packed: ResolvedCompression, role_passwords: bool) -> str:
+def fingerprint(
+    kind: str, dump: DumpOptions, packed: ResolvedCompression, role_passwords: bool, encrypted: str = ""
+) -> str:
     """Given what decides a backup's content and form, return it as one line: equal lines mean equal options."""
+    more = f" {encrypted}" if encrypted else ""
     if kind == "globals":
-        return "globals with role passwords" if role_passwords else "globals without role passwords"
+        return f"globals {'with' if role_passwords else 'without'} role passwords{more}"
     filters = {name: list(getattr(dump, name)) for name in _FILTERS if getattr(dump, name)}
-    text = f"{dump.format} {packed}"
+    text = f"{dump.format} {packed}{more}"
     return f"{text} {json.dumps(filters, sort_keys=True)}" if filters else text
 
 
@@ -122,9 +128,10 @@ def plan_globals(around: Surroundings) -> Work:
         "database_size": None,
         "properties": None,
     }
-    line = fingerprint("globals", around.request.dump, _UNCOMPRESSED, included)
+    line = fingerprint("globals", around.request.dump, _UNCOMPRESSED, included, around.encryptor.fingerprint)
     subject = Subject(around.request.location.instance, "globals", None)
-    return Work(subject, line, ".sql", {**about, "options": line}, 0, None, warnings, included)
+    suffix = naming.suffix("plain", encryption=around.encryptor.method)
+    return Work(subject, line, suffix, {**about, "options": line}, 0, None, warnings, included)
 
 
 def plan_database(around: Surroundings, subject: Subject) -> Work:
@@ -144,7 +151,7 @@ def plan_database(around: Surroundings, subject: Subject) -> Work:
     errors, warnings = preflight_problems(around.server, facts, obstacles, matches)
     if errors:
         raise ServerError("; ".join(errors))
-    line = fingerprint("database", dump, packed, False)
+    line = fingerprint("database", dump, packed, False, around.encryptor.fingerprint)
     about = {
         **_about(around, dump.format, packed, warnings),
         "partial": bool(left_out(matches)),
@@ -153,7 +160,7 @@ def plan_database(around: Surroundings, subject: Subject) -> Work:
         "properties": properties(facts),
         "options": line,
     }
-    suffix = naming.suffix(dump.format, packed.method if packed.program else "")
+    suffix = naming.suffix(dump.format, packed.method if packed.program else "", around.encryptor.method)
     return Work(subject, line, suffix, about, obstacles.tables_with_data, facts.size, warnings)
 
 
@@ -164,6 +171,7 @@ def _about(
         "format": format_name,
         "compression": str(packed),
         "compressed_by": _compressed_by(packed),
+        "encryption": around.encryptor.method,
         "warnings": list(warnings),
         "label": around.request.run.label,
         "server_version": around.server.version,
@@ -185,7 +193,7 @@ def stages(around: Surroundings, work: Work, target: str) -> Stages:
     connection, dump, client = around.request.connection, around.request.dump, around.tools
     if work.subject.kind == "globals":
         command = commands.pg_dumpall_globals(client.pg_dumpall, connection, work.role_passwords)
-        return Stages(command, has_end=partial(has_end, "globals"))
+        return Stages(command, has_end=partial(has_end, "globals"), encryptor=around.encryptor.command)
     packed = around.compression
     directory = target if dump.format == "directory" else None
     archive = dump.format != "plain"
@@ -196,6 +204,7 @@ def stages(around: Surroundings, work: Work, target: str) -> Stages:
         commands.pg_restore_read(client.pg_restore, directory) if archive else (),
         dump.format != "tar",
         partial(has_end, dump.format),
+        around.encryptor.command,
     )
 
 

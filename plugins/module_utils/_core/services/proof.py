@@ -24,7 +24,7 @@ from ..adapters.process import Cancellation, Processes
 from ..adapters.stored import UnreadableError, read_script
 from ..domain import commands
 from ..domain.drill import extension_notes, output_options
-from ..domain.errors import ServerError, ToolError
+from ..domain.errors import DecryptionError, ServerError, ToolError
 from ..domain.proof import Contents, collect, differences
 from ..domain.restoration import major_of
 from ..domain.script import ScriptError
@@ -74,7 +74,7 @@ class Reading(threading.Thread):
             with Processes(loading.environment, self._enough, loading.inherit, loading.prefix) as programs:
                 programs.limit(loading.limits, self._go_on)
                 tool = loading.client.pg_restore
-                read_script(programs, loading.document, loading.archive, tool, self._script.feed, self._progress)
+                read_script(programs, loading.stored, tool, self._script.feed, self._progress)
                 self._script.end()
         except Exception as error:  # noqa: BLE001  (whatever it is, `finish` raises it)
             self._error = error
@@ -86,7 +86,7 @@ class Reading(threading.Thread):
     def finish(self) -> Contents:
         """Wait for the end and return what the archive holds; raise UnreadableError, or what else went wrong."""
         self.join()
-        if isinstance(self._error, (ScriptError, ToolError)):
+        if isinstance(self._error, (ScriptError, ToolError)) and not isinstance(self._error, DecryptionError):
             self._loading.cancellation.check()
             raise UnreadableError(f"the archive cannot be read: {self._error}") from None
         if self._error:

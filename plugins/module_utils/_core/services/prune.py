@@ -37,6 +37,7 @@ class Pruned:
     check: bool
     locked: bool = False  # every failure is another run's lock
     in_use: tuple[str, ...] = ()  # backups that somebody restores or verifies; they stay until the next time
+    held: tuple[str, ...] = ()  # copies that a target does not let go yet
 
     @property
     def changed(self) -> bool:
@@ -66,12 +67,17 @@ class Pruned:
     def warnings(self) -> tuple[str, ...]:
         """Return which backups stay although the plan lets them go: a pin was set meanwhile, or something is damaged."""
         failed = {database for database, _unused in self.failures}
-        why = "it, or a newer backup, changed after the plan was made"
         return tuple(
-            f"{backup.id} stays: {'it is being restored or verified' if backup.id in self.in_use else why}"
+            f"{backup.id} stays: {self._why(backup)}"
             for backup in (() if self.check else self.plan.deletions)
             if backup not in self.deleted and f"{backup.instance}/{backup.title}" not in failed
         )
+
+    def _why(self, backup: Backup) -> str:
+        if backup.id in self.held:
+            return "the target does not let it go yet (object lock or retention)"
+        changed = "it, or a newer backup, changed after the plan was made"
+        return "it is being restored or verified" if backup.id in self.in_use else changed
 
     @property
     def diff(self) -> dict[str, str]:

@@ -24,9 +24,10 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Callable
 
-from ..adapters import catalog, process, repository, server, server_sql, state, tools
+from ..adapters import catalog, process, server, server_sql, state, tools
 from ..adapters.archive import Progress
 from ..adapters.client import as_connected, client_environment
+from ..adapters.encryption import Keys
 from ..adapters.observer import Observer
 from ..adapters.process import Cancellation
 from ..adapters.stored import UnreadableError, archive_path
@@ -35,11 +36,19 @@ from ..domain.backups import GLOBALS, Backup, record
 from ..domain.choice import choose, nearest
 from ..domain.database_sql import quote_identifier, quote_literal, reapply
 from ..domain.dump_header import client_lacks
-from ..domain.errors import DONE, ConfigurationError, PgkeepError, RepositoryError, ServerError, ToolError
+from ..domain.errors import (
+    DONE,
+    ConfigurationError,
+    DecryptionError,
+    PgkeepError,
+    RepositoryError,
+    ServerError,
+    ToolError,
+)
 from ..domain.globals_plan import Change
 from ..domain.globals_plan import Plan as GlobalsPlan
 from ..domain.job import check_connection
-from ..domain.model import Choice, Connection, Repository, RestoreOptions, build
+from ..domain.model import Choice, Connection, Decryption, RestoreOptions, build
 from ..domain.outcomes import Outcome
 from ..domain.restoration import (
     TEMPORARY_PREFIX,
@@ -55,8 +64,9 @@ from ..domain.restoration import (
 )
 from ..domain.text import change_lines
 from . import globals as cluster
-from .loading import PARALLEL_FORMATS, Loading, listed, load
+from .loading import PARALLEL_FORMATS, Loading, check_decryption, listed, load
 from .proof import DifferentError, Proof, Reading, compare
+from .source import Source, source
 
 Clock = Callable[[], datetime]
 _TICK = 0.5  # seconds between two attempts to get the live database for ourselves
@@ -137,13 +147,14 @@ class Restored:
 
 @dataclass(frozen=True)
 class Way:
-    """How a server is reached: by us, and by the programs."""
+    """How a server is reached: by us, and by the programs; and what decrypts what gets there."""
 
     connection: Connection
     client: tools.Tools
     environment: Mapping[str, str]
     inherit: tuple[int, ...]  # descriptors that the programs need
-    prefix: tuple[str, ...] = ()  # what the programs are run with
+    prefix: tuple[str, ...]  # what the programs are run with
+    keys: Keys
 
 
 @dataclass(frozen=True)
@@ -183,19 +194,28 @@ class Plan:
 
 def contents(raw: Mapping[str, Any], cancellation: Cancellation) -> str:
     """Given options as a user wrote them, return what pg_restore lists of the backup's archive; raise PgkeepError."""
-    choice, options = build(Choice, raw), build(RestoreOptions, raw)
-    backup = choose(catalog.copies(_place(raw)), choice)
-    document = catalog.read_manifest(backup.path)
+    with Keys(build(Decryption, raw)) as keys, source(raw, cancellation) as found:  # the keys before root is given up
+        return _contents(found.here(choose(found.backups, build(Choice, raw))), raw, keys, cancellation)
+
+
+def _contents(backup: Backup, raw: Mapping[str, Any], keys: Keys, cancellation: Cancellation) -> str:
+    options, document = build(RestoreOptions, raw), catalog.read_manifest(backup.path)
     if document["format"] == "plain":
         raise ConfigurationError(f"{backup.id} is plain SQL, which has no list of contents: read {backup.path}")
     environment = commands.environment(Connection(), None, "/", process.SEARCH_PATH)
     with state.in_use(backup.path) as fd:
-        way = Way(Connection(), tools.newest(options.bin_dir), environment, (fd,))
-        return listed(_loading(backup, document, options, way, cancellation, superuser=True, alone=False))
+        way = Way(Connection(), tools.newest(options.bin_dir), environment, (fd,), (), keys)
+        with _of(backup):
+            return listed(_loading(backup, document, options, way, cancellation, superuser=True, alone=False))
 
 
-def _place(raw: Mapping[str, Any]) -> str:
-    return repository.open_for_reading(build(Repository, raw).repository)
+@contextmanager
+def _of(backup: Backup) -> Iterator[None]:
+    """Let what is said of an archive that cannot be decrypted or read name the backup."""
+    try:
+        yield
+    except (DecryptionError, UnreadableError) as error:
+        raise type(error)(f"{backup.id} cannot be read: {error}") from None
 
 
 def _loading(
@@ -212,6 +232,8 @@ def _loading(
     transaction takes one job.
     """
     several = document["format"] in PARALLEL_FORMATS and not alone
+    # What is encrypted is written to a disk as it is only where somebody asks for more than one job.
+    jobs = options.jobs or (1 if document["encryption"] else len(os.sched_getaffinity(0)))
     return Loading(
         archive_path(backup.path, document),
         document,
@@ -219,12 +241,13 @@ def _loading(
         way.connection,
         superuser,
         way.client,
-        (options.jobs or len(os.sched_getaffinity(0))) if several else 1,
+        jobs if several else 1,
         alone,
         way.environment,
         way.inherit,
         way.prefix,
         cancellation,
+        way.keys,
     )
 
 
@@ -239,27 +262,38 @@ def restore(
     raise PgkeepError with everything that is missing.
     """
     check_connection(raw)
-    options, connection, choice = build(RestoreOptions, raw), build(Connection, raw), build(Choice, raw)
-    stop, attend = cancellation or Cancellation(), observer or Observer()
-    backups = catalog.copies(_place(raw))
-    backup = choose(backups, choice)
+    stop = cancellation or Cancellation()
+    with Keys(build(Decryption, raw)) as keys, source(raw, stop) as found:  # the keys before root is given up
+        return _restore_from(found, raw, keys, check, clock, stop, observer or Observer())
+
+
+def _restore_from(
+    found: Source, raw: Mapping[str, Any], keys: Keys, check: bool, clock: Clock, stop: Cancellation, attend: Observer
+) -> Restored:
+    options, connection = build(RestoreOptions, raw), build(Connection, raw)
+    backup = found.here(choose(found.backups, build(Choice, raw)))
     if backup.kind == "globals":
-        return _restore_globals(backup, options, connection, check, stop)
-    globals_script = partial(_globals_script, backups, backup, stop) if options.create_roles else None
+        return _restore_globals(backup, options, connection, keys, check, stop)
+    globals_script = partial(_globals_script, found, backup, keys, stop) if options.create_roles else None
     with state.in_use(backup.path) as fd:
         with server.connect(connection) as session:
             client = tools.find(server.server_facts(session).version_num, options.bin_dir)
             connection = as_connected(connection, session.host)
         with client_environment(connection) as (environment, descriptors):
-            way = Way(connection, client, environment, (fd, *descriptors))
+            way = Way(connection, client, environment, (fd, *descriptors), (), keys)
             return restore_backup(backup, options, way, check, clock, stop, attend, globals_script)
 
 
 def _restore_globals(
-    backup: Backup, options: RestoreOptions, connection: Connection, check: bool, cancellation: Cancellation
+    backup: Backup,
+    options: RestoreOptions,
+    connection: Connection,
+    keys: Keys,
+    check: bool,
+    cancellation: Cancellation,
 ) -> Restored:
     """Given a backup of the globals, restore what the server lacks of it, or say what that is; raise PgkeepError."""
-    script, begin = cluster.read(backup, cancellation), time.monotonic()
+    script, begin = cluster.read(backup, keys, cancellation), time.monotonic()
     with server.connect(connection, writable=not check) as session:
         update, tablespaces = options.existing_roles == "update", not options.no_tablespaces
         planned = cluster.plan_globals(session, script, None, update, tablespaces)
@@ -271,14 +305,14 @@ def _restore_globals(
     return Restored(backup, where, check, planned.warnings, (), seconds, changes=planned.changes)
 
 
-def _globals_script(backups: Sequence[Backup], backup: Backup, cancellation: Cancellation) -> bytes:
-    """Given all backups and one of a database, return the script of the globals that belong to it."""
-    found = nearest(backups, backup)
-    if found is None:
+def _globals_script(found: Source, backup: Backup, keys: Keys, cancellation: Cancellation) -> bytes:
+    """Given where backups are, one of a database and what decrypts, return the script of the globals that belong to it."""
+    globals_backup = nearest(found.backups, backup)
+    if globals_backup is None:
         raise RepositoryError(
             f"create_roles is set, and there is no backup of the globals of {backup.instance}: create the roles yourself"
         )
-    return cluster.read(found, cancellation)
+    return cluster.read(found.here(globals_backup), keys, cancellation)
 
 
 def restore_backup(
@@ -311,7 +345,8 @@ def restore_backup(
     loading = _loading(
         backup, document, options, way, cancellation, superuser=facts.is_superuser, alone=where.action == "fill"
     )
-    problems, schemas = _look_into(backup.path, loading)
+    with _of(backup):
+        problems, schemas = _look_into(backup.path, loading)
     problems = [*found.problems, *(roles.problems if roles else ()), *problems]
     if problems:
         raise ServerError(f"{backup.id} cannot be restored into {where.name!r}: " + "; ".join(problems))
@@ -354,14 +389,19 @@ def _look_into(path: str, loading: Loading) -> tuple[list[str], list[str]]:
     """
     document, options = loading.document, loading.options
     if document["format"] == "plain":
+        check_decryption(loading)
         there = os.access(loading.client.psql, os.X_OK)
         return [] if there else [f"{loading.client.psql} is missing: install postgresql-client"], []
     try:
         listing = listed(loading)
-    except ToolError as error:
+    except DecryptionError:
+        raise
+    except (ToolError, UnreadableError) as error:
         if client_lacks(str(error)):
             return [f"{error}: the archive was written by version {document['tool_version']}: use a client of it"], []
         kind, problem = catalog.checksum_damage(path, document["files"])
+        if isinstance(error, UnreadableError) and not problem:
+            raise
         why = f"it is {kind}: {problem}" if problem else f"the archive cannot be read: {error}"
         return [f"{why}: choose another backup, or restore from a copy"], []
     return missing_parts(listing, options), needed_schemas(listing, options)
@@ -403,7 +443,9 @@ def _stage(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 def _check_bytes(plan: Plan) -> None:
     files = plan.document["files"]
-    damage = catalog.checksum_damage if plan.options.checksum else catalog.size_damage
+    # Whether what comes out of the decryption is whole is known at its end, when one transaction may be over.
+    believed_early = plan.document["encryption"] and plan.where.action == "fill"
+    damage = catalog.checksum_damage if plan.options.checksum or believed_early else catalog.size_damage
     kind, problem = damage(plan.backup.path, files)
     if problem:
         raise RepositoryError(f"{plan.backup.id} is {kind}: {problem}: choose another backup, or restore from a copy")

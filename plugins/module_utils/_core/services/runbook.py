@@ -19,7 +19,7 @@ from ..adapters.process import Cancellation
 from ..domain.backups import Backup
 from ..domain.errors import DONE, ConfigurationError, ManifestError, RepositoryError
 from ..domain.markdown import literal
-from ..domain.model import Connection, Location, Repository, RunbookOptions, build, options_of
+from ..domain.model import Connection, Copies, Location, Repository, RunbookOptions, Target, build, options_of
 from ..domain.recovery_commands import Instance, Kept, to_restore
 from ..domain.runbook import Site
 from ..domain.runbook import runbook as document_of
@@ -71,6 +71,7 @@ def runbook(
     build(Connection, raw)  # what is wrong with it is said before anything is read
     place = build(Repository, raw).repository
     jobs, warnings = _jobs(options.config_dir)  # before root is given up: a job may be root's alone
+    targets = _targets(os.path.normpath(place), options.config_dir, jobs)
     place = repository.open_for_reading(place)
     stop = cancellation or Cancellation()
     instances, more = _instances(place, raw, options.config_dir, jobs, stop)
@@ -81,6 +82,7 @@ def runbook(
         config_dir=options.config_dir,
         instances=instances,
         notes=(*(notes if warnings else ()), *more),
+        targets=targets,
     )
     document = document_of(site, clock())
     result = Runbook(document, path, _read(path) if path else None, warnings)
@@ -100,6 +102,13 @@ def _jobs(directory: str) -> tuple[Jobs, tuple[str, ...]]:
         return config.load_all(directory), ()
     except ConfigurationError as error:
         return {}, tuple(str(error).split("\n"))
+
+
+def _targets(place: str, directory: str, jobs: Jobs) -> tuple[tuple[str, Target], ...]:
+    """Given a repository, the directory of the configuration and its jobs, return the targets of the repository's jobs."""
+    ours = [job for job in jobs.values() if os.path.normpath(build(Location, job).repository) == place]
+    names = dict.fromkeys(name for job in ours for name in build(Copies, job).targets)
+    return tuple((name, build(Target, config.load_target(directory, name))) for name in names)
 
 
 def _instances(

@@ -21,6 +21,7 @@ from ..domain.backups import GLOBALS, Backup
 from ..domain.errors import DONE, FAILED, SOME_FAILED, ConfigurationError, RepositoryError
 from ..domain.history import HISTORY_NAME
 from ..domain.model import (
+    Copies,
     DumpOptions,
     Location,
     LogOptions,
@@ -151,6 +152,7 @@ def _databases(job: Job, cancellation: Cancellation) -> tuple[DatabaseStatus, ..
             backups.get(name, ()),
             evidence.read(os.path.join(place, folder)),
             partial and name != GLOBALS,
+            build(Copies, job).targets,
         )
         for folder, name in folders.items()
     )

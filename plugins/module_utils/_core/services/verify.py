@@ -12,24 +12,26 @@ import secrets
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Callable
 
 from ..adapters import catalog, process, repository, state, throwaway, tools
 from ..adapters.archive import Progress
+from ..adapters.encryption import Keys
 from ..adapters.evidence import keep
 from ..adapters.observer import Observer
 from ..adapters.process import Cancellation, Limits, Processes
-from ..adapters.stored import UnreadableError, archive_path, read_file, stages_to_read
+from ..adapters.stored import Stored, UnreadableError, archive_path, decompressor, read_file
 from ..domain import commands
 from ..domain.backups import GLOBALS, Backup, Failure
 from ..domain.choice import nearest
 from ..domain.drill import Evidence
 from ..domain.dump_header import client_lacks
-from ..domain.errors import DONE, FAILED, SOME_FAILED, Interrupted, PgkeepError, ToolError
+from ..domain.errors import DONE, FAILED, SOME_FAILED, DecryptionError, Interrupted, PgkeepError, ToolError
 from ..domain.filtering import folder_wanted, matches
-from ..domain.model import Connection, DrillOptions, Filter, Repository, Scope, VerifyOptions, build
+from ..domain.model import Connection, Decryption, DrillOptions, Filter, Repository, Scope, VerifyOptions, build
 from ..domain.quantities import human_duration
 from ..domain.sandbox import protections
 from ..domain.verification import due
@@ -143,6 +145,7 @@ class _Work:
     options: VerifyOptions
     drills: DrillOptions
     globals: tuple[Backup, ...]  # what a drill can take roles from
+    keys: Keys
     clock: Clock
     cancellation: Cancellation
     observer: Observer
@@ -154,11 +157,21 @@ def verify(
     clock: Clock,
     cancellation: Cancellation | None = None,
     observer: Observer | None = None,
+    keys: Keys | None = None,
 ) -> Verified:
     """Given options as a user wrote them, verify the backups that they ask for (`check`: say which); raise PgkeepError.
+    `keys` are those of `identity_file`, for a caller who has given up root already.
 
     What is wrong with one backup is a result and stops no other.
     """
+    stop, attend = cancellation or Cancellation(), observer or Observer()
+    with nullcontext(keys) if keys else Keys(build(Decryption, raw)) as found:
+        return _verify_all(raw, check, clock, stop, attend, found)
+
+
+def _verify_all(
+    raw: Mapping[str, Any], check: bool, clock: Clock, cancellation: Cancellation, observer: Observer, keys: Keys
+) -> Verified:
     wanted, options, drills = build(Filter, raw), build(VerifyOptions, raw), build(DrillOptions, raw)
     place = repository.open_for_reading(build(Repository, raw).repository)
     now = clock()
@@ -176,7 +189,7 @@ def verify(
     if options.level == "restore":
         swept = throwaway.sweep(drills.work_dir)
         clusters = _scan(place, Scope(instance=wanted.instance, databases=(GLOBALS,)))
-    work = _Work(options, drills, tuple(clusters), clock, cancellation or Cancellation(), observer or Observer())
+    work = _Work(options, drills, tuple(clusters), keys, clock, cancellation, observer)
     # One result after the other is kept, so that what was done before an interruption counts.
     return Verified(tuple(_verify(item, work) for item in todo), left, tuple(swept), kept_out, missing)
 
@@ -241,7 +254,7 @@ def _examine(backup: Backup, work: _Work, fd: int) -> tuple[str, str, Evidence |
         evidence = _drill(backup, document, work)
         return "" if evidence.verdict == "good" else evidence.verdict, evidence.problem, evidence
     try:
-        _read(backup.path, document, options, fd, work.cancellation)
+        _read(Stored(archive_path(backup.path, document), document, work.keys), options, fd, work.cancellation)
     except UnreadableError as error:
         return "unreadable", f"the archive cannot be read: {error}", None
     return "", "", None
@@ -253,6 +266,7 @@ def _drill(backup: Backup, document: Mapping[str, Any], work: _Work) -> Evidence
             backup,
             document,
             nearest(work.globals, backup) if backup.kind == "database" else None,
+            work.keys,
             work.drills,
             work.options.bin_dir,
             work.options.deadline,
@@ -263,11 +277,11 @@ def _drill(backup: Backup, document: Mapping[str, Any], work: _Work) -> Evidence
     )
 
 
-def _read(path: str, document: Mapping[str, Any], options: VerifyOptions, fd: int, cancellation: Cancellation) -> None:
-    """Given a backup whose bytes are those of its manifest, read its archive to the end; raise UnreadableError where it
-    has none, ToolError where this host cannot tell.
+def _read(archive: Stored, options: VerifyOptions, fd: int, cancellation: Cancellation) -> None:
+    """Given an archive whose bytes are those of its manifest, read it to the end; raise UnreadableError where it has
+    none, ToolError where this host cannot tell.
     """
-    target, progress = archive_path(path, document), Progress()
+    document, progress = archive.document, Progress()
     environment = commands.environment(Connection(), None, "/", process.SEARCH_PATH)
     limits = Limits(options.deadline, options.deadline)
     needs_client = document["kind"] == "database" and document["format"] != "plain"
@@ -275,15 +289,18 @@ def _read(path: str, document: Mapping[str, Any], options: VerifyOptions, fd: in
     with Processes(environment, cancellation, (fd,)) as processes:
         processes.limit(limits, lambda: progress.bytes)
         if document["format"] == "directory":
-            reader = processes.start(commands.pg_restore_read(client, target), stdout=subprocess.DEVNULL)
+            reader = processes.start(commands.pg_restore_read(client, archive.path), stdout=subprocess.DEVNULL)
             status = reader.wait()
             processes.check()
             if status or reader.errors:
                 raise _unreadable(reader.failure(status))
             return
-        todo = stages_to_read(document, commands.pg_restore_read(client) if needs_client else ())
+        decompressor(document)  # a program that is missing says nothing about the backup
         try:
-            read_file(processes, todo, target, document["content_sha256"], progress)
+            read_file(processes, archive, commands.pg_restore_read(client) if needs_client else (), progress)
+        except DecryptionError:
+            processes.check()
+            raise
         except ToolError as error:
             processes.check()
             raise _unreadable(str(error)) from None

@@ -222,6 +222,57 @@ def test_a_full_disk_is_what_is_told_and_not_the_program_that_choked_on_it(
         write(small_disk / "file", stages)
 
 
+# --- encrypted ---
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_is_stored_went_through_the_encryptor_and_what_is_read_back_did_not(
+    script: Script, tmp_path: Path, packed: bool
+) -> None:
+    compressor, decompressor = (("gzip", "-1c"), ("gzip", "-dc")) if packed else ((), ())
+    reader = script("pg_restore", f"cat > {tmp_path}/read")
+    dump, encryptor = script("pg_dump", many(10_000)), script("age", "od -An -tx1 -v")
+    written = write(tmp_path / "file", Stages(dump, compressor, decompressor, reader, encryptor=encryptor))
+    stored = bytes.fromhex((tmp_path / "file").read_text())
+    content = subprocess.run(dump, capture_output=True, check=True).stdout
+    assert (gzip.decompress(stored) if packed else stored) == content
+    assert (tmp_path / "read").read_bytes() == content
+    (file,) = written.files
+    assert file.sha256 == hashlib.sha256((tmp_path / "file").read_bytes()).hexdigest()
+    assert written.content_sha256 == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("lines", [1, 100_000])
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("cat; exit 1", "age failed (status 1): it said nothing"),
+        ("echo 'age: error: no' >&2; cat", "age failed (status 0): age: error: no"),
+        ("head -c 10; exit 3", "age failed (status 3)"),
+        ("head -c 10 > /dev/null; kill -KILL $$", "age was killed"),
+    ],
+)
+def test_an_encryptor_that_fails_in_any_way_leaves_no_archive(
+    script: Script, tmp_path: Path, packed: bool, lines: int, program: str, said: str
+) -> None:
+    compressor, decompressor = (("gzip", "-1c"), ("gzip", "-dc")) if packed else ((), ())
+    reader = script("pg_restore", READ_ALL)
+    stages = Stages(script("pg_dump", many(lines)), compressor, decompressor, reader, encryptor=script("age", program))
+    assert said in failure(tmp_path / "file", stages)
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_full_disk_is_told_from_an_encryptor_that_choked_on_it(
+    script: Script, small_disk: Path, packed: bool
+) -> None:
+    compressor, decompressor = (("cat",), ("cat",)) if packed else ((), ())
+    dump, reader = script("pg_dump", many(100_000)), script("pg_restore", READ_ALL)
+    with pytest.raises(OSError, match="No space left on device"):
+        write(small_disk / "file", Stages(dump, compressor, decompressor, reader, encryptor=("cat",)))
+
+
 def test_an_existing_file_is_never_overwritten(script: Script, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
     with pytest.raises(FileExistsError):

@@ -14,7 +14,13 @@ from typing import Any
 import pytest
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.adapters import catalog
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain import manifest, naming
-from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.backups import Backup, Foreign, Pin, State
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.backups import (
+    Backup,
+    Copy,
+    Foreign,
+    Pin,
+    State,
+)
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.errors import RepositoryError
 
 NOW = datetime(2025, 11, 5, 14, 30, tzinfo=timezone.utc)
@@ -74,7 +80,7 @@ def test_backups_come_in_order_with_folders_and_instances(tmp_path: Path) -> Non
 
 def test_a_backup_with_its_state(tmp_path: Path) -> None:
     path = store(tmp_path)
-    state = State(pin=Pin("why", NOW), levels={"restore": NOW}, copies=("vault",))
+    state = State(pin=Pin("why", NOW), levels={"restore": NOW}, copies=(Copy("vault", NOW, "sha256"),))
     (path / "state.json").write_bytes(manifest.serialize(manifest.state_document(state)))
     found = only(tmp_path)
     assert isinstance(found, Backup)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.adapters import state
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.adapters.catalog import read_state
-from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.backups import Pin, State
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.backups import Copy, Pin, State
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.errors import ManifestError, RepositoryError
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.naming import MANIFEST_NAME, STATE_NAME
 
@@ -148,8 +148,8 @@ def waiting_locks() -> str:
 def test_a_change_is_written_and_the_rest_stays(backup: Path) -> None:
     pinned = state.change(str(backup), lambda known: replace(known, pin=Pin("why")), "1")
     assert pinned == read_state(str(backup)) == State(pin=Pin("why"))
-    copied = state.change(str(backup), lambda known: replace(known, copies=("nas",)), "2")
-    assert copied == read_state(str(backup)) == State(pin=Pin("why"), copies=("nas",))
+    copied = state.change(str(backup), lambda known: replace(known, copies=(Copy("nas", NOW, "sha256"),)), "2")
+    assert copied == read_state(str(backup)) == State(pin=Pin("why"), copies=(Copy("nas", NOW, "sha256"),))
     assert sorted(path.name for path in backup.iterdir()) == [MANIFEST_NAME, STATE_NAME]
     assert (backup / STATE_NAME).stat().st_mode & 0o777 == 0o600
 
@@ -164,7 +164,7 @@ def test_a_change_that_fails_leaves_the_state_as_it_was(backup: Path) -> None:
     state.change(str(backup), lambda known: replace(known, pin=Pin("why")), "1")
     before = (backup / STATE_NAME).read_bytes()
     with pytest.raises(ZeroDivisionError):
-        state.change(str(backup), lambda known: replace(known, copies=("a" * (1 // 0),)), "2")
+        state.change(str(backup), lambda known: known.without_copy("a" * (1 // 0)), "2")
     (backup / ".new-3").mkdir()
     with pytest.raises(IsADirectoryError):
         state.change(str(backup), lambda known: State(), "3")
@@ -203,12 +203,13 @@ def test_where_nothing_can_be_written_the_state_stays_and_reading_goes_on(backup
 
 
 CHANGING = """
-from dataclasses import replace
+from datetime import datetime, timezone
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.backups import Copy
 print('here', flush=True)
 sys.stdin.read(1)
 for number in range(100):
     name = f"{sys.argv[0]}-{__import__('os').getpid()}-{number}"
-    state.change(sys.argv[1], lambda known: replace(known, copies=(*known.copies, name)), name)
+    state.change(sys.argv[1], lambda known: known.with_copy(Copy(name, datetime.now(timezone.utc), "md5")), name)
 """
 
 
@@ -223,7 +224,7 @@ def test_several_processes_that_change_it_at_once_lose_nothing(backup: Path) -> 
             process.stdin.write("x")
             process.stdin.flush()
         assert [process.wait() for process in (first, second, third)] == [0, 0, 0]
-    assert len(set(read_state(str(backup)).copies)) == 300
+    assert len(set(read_state(str(backup)).targets)) == 300
     assert sorted(path.name for path in backup.iterdir()) == [MANIFEST_NAME, STATE_NAME]
 
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain import naming
-from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.backups import Backup, Pin, State
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.backups import Backup, Copy, Pin, State
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.model import RULES, Policy
 from hypothesis import strategies as st
 
@@ -23,9 +23,12 @@ def moment(text: str) -> datetime:
 
 
 def a_backup(created: datetime | str = NOW, **changes: Any) -> Backup:
-    """Return a complete full backup of main/shop, but for what is said; a pin and such go into its state."""
+    """Return a complete full backup of main/shop, but for what is said; a pin and such go into its state, copies as the
+    names of their targets.
+    """
     created = moment(created) if isinstance(created, str) else created
     state = {key: changes.pop(key) for key in ("pin", "copies", "levels", "failure") if key in changes}
+    state["copies"] = tuple(Copy(target, NOW, "sha256") for target in state.get("copies", ()))
     instance = changes.get("instance", "main")
     kind = changes.get("kind", "database")
     database = changes.setdefault("database", "shop" if kind == "database" else None)
@@ -41,6 +44,7 @@ def a_backup(created: datetime | str = NOW, **changes: Any) -> Backup:
         "database_size": None,
         "format": "custom",
         "compression": "zstd:1",
+        "encryption": None,
         "partial": False,
         "label": None,
         "server_version": "15.18",

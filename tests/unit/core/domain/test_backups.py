@@ -73,6 +73,7 @@ def test_a_record_is_plain_json() -> None:
         "database_size": 420,
         "format": "custom",
         "compression": "zstd:1",
+        "encryption": None,
         "partial": False,
         "label": "before-9.1",
         "server_version": "15.18",
@@ -81,7 +82,10 @@ def test_a_record_is_plain_json() -> None:
         "verified_level": "checksum",
         "levels": {"checksum": "2025-11-05T15:30:00Z"},
         "failure": None,
-        "copies": ["nas", "s3"],
+        "copies": [
+            {"target": "nas", "checked": "2025-11-05T14:30:00Z", "method": "sha256"},
+            {"target": "s3", "checked": "2025-11-05T14:30:00Z", "method": "sha256"},
+        ],
         "path": "/repository/main/gr%C3%B6%C3%9Fe/gr%C3%B6%C3%9Fe_2025-11-05_14-30-00",
     }
     assert json.loads(json.dumps(record(backup))) == expected

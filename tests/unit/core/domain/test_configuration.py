@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain import configuration
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.configuration import DIFFERS, HIDDEN, MARK
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.schema import TARGET_CLASSES
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -117,6 +118,14 @@ def test_what_is_wrong_with_names_and_passwords(jobs: list[str], passwords: list
     assert configuration.request_problems([{"name": name} for name in jobs], entries) == problems
 
 
+def test_what_is_wrong_with_the_names_of_targets() -> None:
+    found = configuration.request_problems([], [], [{"name": name} for name in ("vault", "../x", "vault")])
+    assert found == [
+        "targets: '../x' is not the name of a target: letters, digits, _ and - are allowed, and no - at the beginning",
+        "targets: 'vault' stands there twice: remove one",
+    ]
+
+
 @pytest.mark.parametrize("field", ["host", "database", "user", "password"])
 @pytest.mark.parametrize("end", ["\n", "\r", "\0", "\udcff"])
 def test_what_a_password_file_cannot_hold_is_refused_without_the_password(field: str, end: str) -> None:
@@ -151,6 +160,21 @@ def test_a_password_is_a_word_and_another_one_where_it_was_different() -> None:
 def test_a_key_that_is_not_known_may_be_a_password() -> None:
     text = json.dumps({"login_pasword": SECRET, "wait": "1m"})
     assert json.loads(configuration.shown(text, PLACE)) == {"login_pasword": HIDDEN, "wait": "1m"}
+
+
+def test_a_target_is_shown_unless_it_may_have_a_secret_in_the_wrong_place() -> None:
+    good = {"type": "rclone", "remote": "s3", "config_file": "/etc/rclone.conf", "path": "backups/db1"}
+    text = configuration.render({**good, "flags": ["--s3-storage-class=STANDARD_IA"]}, TARGET_CLASSES)
+    assert configuration.shown(text, PLACE) == text
+    assert list(json.loads(text)) == ["comment", "type", "path", "remote", "config_file", "flags"]
+    assert configuration.is_managed(text, PLACE)
+    for bad in (
+        {"flags": [f"--s3-secret-access-key={SECRET}"]},
+        {"flags": SECRET},
+        {"secret_access_key": SECRET},
+        {"remote": f":s3,secret_access_key={SECRET}:"},
+    ):
+        assert "s3cret" not in configuration.shown(json.dumps({**good, **bad}), PLACE)
 
 
 def test_lines_of_a_password_file_show_what_they_are_for() -> None:

@@ -13,7 +13,13 @@ from typing import Any
 import jsonschema
 import pytest
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain import manifest
-from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.backups import UNTOUCHED, Failure, Pin, State
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.backups import (
+    UNTOUCHED,
+    Copy,
+    Failure,
+    Pin,
+    State,
+)
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.errors import ManifestError
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.model import LEVELS
 from hypothesis import HealthCheck, given, settings
@@ -262,7 +268,7 @@ STATES = st.builds(
     ),
     levels=st.dictionaries(st.sampled_from(LEVELS), TIMES),
     failure=st.none() | st.builds(Failure, at=TIMES, level=st.sampled_from(LEVELS), kind=st.text(), problem=st.text()),
-    copies=st.lists(st.text(), max_size=3).map(tuple),
+    copies=st.lists(st.builds(Copy, st.text(), TIMES, st.text()), max_size=3).map(tuple),
 )
 
 
@@ -294,7 +300,8 @@ def test_a_state_is_a_state_or_refused_with_a_reason(document: dict[str, Any]) -
         {"state_version": 1, "pin": "why"}, {"state_version": 1, "pin": {"reason": "x", "until": "soon"}},
         {"state_version": 1, "pin": {"reason": "x", "until": 5}}, {"state_version": 1, "levels": "soon"},
         {"state_version": 1, "levels": {"archive": 5}}, {"state_version": 1, "levels": 5}, {"state_version": 1, "copies": 5},
-        {"state_version": 1, "copies": "vault"},
+        {"state_version": 1, "copies": "vault"}, {"state_version": 1, "copies": ["vault"]},
+        {"state_version": 1, "copies": [{"target": "vault"}]},
         {"state_version": 1, "levels": {"what": "2025-11-05T14:30:00Z"}}, {"state_version": 1, "failure": {}},
         {"state_version": 1, "failure": {"at": "2025-11-05T14:30:00Z", "level": 1, "kind": "x", "problem": "x"}},
     ],

@@ -47,7 +47,11 @@ def test_every_option_has_a_known_kind_and_is_explained_in_whole_sentences(
 def test_every_default_is_allowed_and_is_what_leaving_the_option_out_gives(
     cls: type, name: str, option: model.Option
 ) -> None:
-    required = {key: f"/{key}" for key, other in model.options_of(cls).items() if other.required}
+    required = {
+        key: other.choices[0] if other.choices else f"/{key}"
+        for key, other in model.options_of(cls).items()
+        if other.required
+    }
     if option.required:
         assert option.default is None
         return
@@ -59,8 +63,9 @@ def test_an_option_that_several_classes_share_is_the_same_but_for_databases() ->
     seen: dict[str, model.Option] = {}
     for cls in CLASSES:
         for name, option in model.options_of(cls).items():
-            # A scope's are filters; a restore takes as many jobs as there are processors, and always a checksum.
-            own = {"databases", "instance", "label", "before", "after", "verified", "jobs", "checksum"}
+            # A scope's are filters; a restore takes as many jobs as there are processors, and always a checksum; the path
+            # of a target is not one of this host.
+            own = {"databases", "instance", "label", "before", "after", "verified", "jobs", "checksum", "path"}
             if name not in own:
                 known = seen.setdefault(name, option)
                 assert (known.kind, known.default) == (option.kind, option.default), name

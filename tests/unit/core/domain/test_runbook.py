@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain import recovery_commands as commands
-from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.backups import Backup, Failure, State
-from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.model import Connection
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.backups import Backup, Copy, Failure, State
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.model import Connection, Target
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.naming import backup_id
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.recovery_commands import Instance, Kept, Place
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.runbook import (
@@ -50,9 +50,9 @@ def taken(database: str | None = "shop", *, age: timedelta = DAY, instance: str 
     values: dict[str, Any] = {
         "id": name, "instance": instance, "kind": kind, "database": database, "created": NOW - age,
         "finished": NOW - age, "duration": timedelta(seconds=4), "size": 1000, "database_size": 20_000_000,
-        "format": "custom", "compression": "zstd:1", "partial": False, "label": None, "server_version": "18.1",
-        "options": "", "path": f"/srv/backups/{name}", "state": State(levels={"archive": NOW}, copies=("vault",)),
-        "problem": "", **form, **more,
+        "format": "custom", "compression": "zstd:1", "encryption": None, "partial": False, "label": None,
+        "server_version": "18.1", "options": "", "path": f"/srv/backups/{name}",
+        "state": State(levels={"archive": NOW}, copies=(Copy("vault", NOW, "sha256"),)), "problem": "", **form, **more,
     }  # fmt: skip
     return Backup(**values)
 
@@ -349,7 +349,10 @@ def test_a_hostile_name_is_text_outside_of_commands(name: str) -> None:
 
 
 def test_the_copies_are_named_with_the_newest_of_each_target() -> None:
-    newest, older = taken(state=State()), taken(age=2 * DAY, state=State(copies=("b|c", "vault")))
+    newest, older = (
+        taken(state=State()),
+        taken(age=2 * DAY, state=State(copies=(Copy("b|c", NOW, "md5"), Copy("vault", NOW, "md5")))),
+    )
     copies = part(written(instance(kept(newest, older))), "Where the copies are")
     assert "| `main/shop` | `vault` | 2025-11-03T14:30:00Z |" in copies
     assert "b&#124;c" in copies
@@ -368,3 +371,26 @@ def test_the_example_of_the_documentation_is_what_is_written() -> None:
     (example,) = re.findall(r"^````markdown\n(.*?)\n````$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     for piece in example.split("\n...\n"):
         assert piece.strip("\n") in text
+
+
+def test_each_target_of_the_jobs_is_brought_back_with_a_command_of_its_own() -> None:
+    targets = (
+        ("nas", Target("directory", "/mnt/nas/db1")),
+        ("vault", Target("rsync", host="backup.example.com", user="pgkeep", port=2222)),
+        ("store", Target("rsync", "copies/db1", host="old.example.com", append_only=False)),
+        ("cloud", Target("rclone", "bucket/db1", remote="s3", config_file="/etc/pgkeep/rclone.conf")),
+    )
+    text = written(instance(kept(taken())), targets=targets)
+    assert "HOST:PATH" not in text
+    for line in (
+        "rsync --archive --exclude=state.json /mnt/nas/db1/ /srv/backups/",
+        "rsync --archive --exclude=state.json --rsh 'ssh -p 2222' backup.example.com:PATH/ /srv/backups/",
+        "rsync --archive --exclude=state.json old.example.com:copies/db1/ /srv/backups/",
+        "rclone --config /etc/pgkeep/rclone.conf copy --immutable s3:bucket/db1 /srv/backups/",
+    ):
+        assert line in text
+    assert "whose key of this host cannot read" in text
+
+
+def test_without_a_target_the_place_of_the_copy_is_to_be_filled_in() -> None:
+    assert "HOST:PATH/" in written(instance(kept(taken())))

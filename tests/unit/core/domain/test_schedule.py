@@ -94,7 +94,8 @@ def test_a_day_that_never_comes_may_stand_beside_a_day_of_the_week() -> None:
         ("backup_schedule", "@daily", "backup_schedule is '@daily': not a schedule: did you mean daily?"),
         ("backup_schedule", "", "backup_schedule is '': not a schedule: write"),
         ("prune_schedule", "afterbackup", "prune_schedule is 'afterbackup': not a schedule: did you mean after_backup?"),
-        ("verify_schedule", "after_backup", "verify_schedule is 'after_backup': only prune_schedule can be that: write"),
+        ("verify_schedule", "after_backup", "verify_schedule is 'after_backup': only prune_schedule and"),
+        ("sync_schedule", "afterbackup", "sync_schedule is 'afterbackup': not a schedule: did you mean after_backup?"),
         ("verify_schedule", "0 2 * * mo", "verify_schedule is '0 2 * * mo': 'mo' is no day of the week"),
     ],
 )  # fmt: skip
@@ -108,14 +109,28 @@ def test_a_schedule_that_cannot_be_meant_is_found_with_the_other_problems_of_a_j
 
 
 def test_every_problem_is_found_at_once_and_what_is_good_is_none() -> None:
-    raw = {"backup_schedule": "x", "prune_schedule": "x", "verify_schedule": "x", "drill_schedule": "x"}
-    assert len(job.combination_problems(raw)) == 4
+    raw = dict.fromkeys([f"{action}_schedule" for action in schedule.ACTIONS], "x")
+    assert len(job.combination_problems(raw)) == len(schedule.ACTIONS)
     good = {"backup_schedule": "every_6_hours", "prune_schedule": "after_backup", "drill_schedule": "never"}
+    good["sync_schedule"] = "after_backup"
     assert job.combination_problems({**good, "verify_schedule": "0 2 * * *"}) == []
     assert job.combination_problems({"backup_schedule": None}) == []
 
 
 # --- from words to fields ---
+
+
+def test_only_a_job_with_targets_has_copies_to_make() -> None:
+    assert "sync" not in schedule.resolve({"sync_schedule": "daily"}, "main", "db1")
+    assert "sync" not in schedule.expressions({"sync_schedule": "daily", "targets": []})
+    assert schedule.resolve({"targets": ["vault"]}, "main", "db1")["sync"] == "after_backup"
+    assert schedule.expressions({"targets": ["vault"]})["sync"] is None
+    daily = {"targets": ["vault"], "sync_schedule": "daily"}
+    assert schedule.expressions(daily)["sync"] == "0 2 * * *"
+    resolved = schedule.resolve({**daily, "backup_schedule": "daily"}, "main", "db1")
+    assert resolved["sync"] != resolved["backup"]  # they are spread apart
+    with pytest.raises(ConfigurationError, match="sync_schedule is 'dayly': not a schedule"):
+        schedule.resolve({"sync_schedule": "dayly"}, "main", "db1")
 
 
 def test_words_stand_for_their_times_where_there_is_no_spread() -> None:

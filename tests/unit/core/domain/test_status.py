@@ -7,7 +7,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.backups import Backup, Failure, State
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.backups import Backup, Copy, Failure, State
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.status import (
     Due,
     JobStatus,
@@ -25,7 +25,7 @@ def backup(days: float, state: State = State(), **more: Any) -> Backup:  # noqa:
     values: dict[str, Any] = {
         "id": f"main/shop/shop_{days}", "instance": "main", "kind": "database", "database": "shop", "created": created,
         "finished": created, "duration": timedelta(seconds=4), "size": 2_000_000, "database_size": None,
-        "format": "custom", "compression": "none", "partial": False, "label": None, "server_version": "18.6",
+        "format": "custom", "compression": "none", "encryption": None, "partial": False, "label": None, "server_version": "18.6",
         "options": "", "path": "/srv", "state": state, "problem": "", **more,
     }  # fmt: skip
     return Backup(**values)
@@ -50,7 +50,7 @@ def test_the_newest_complete_backup_counts_and_the_newest_verification_of_any() 
         "verified": "2025-11-04T14:30:00Z",
         "verified_level": "archive",
         "drilled": "2025-11-03T14:30:00Z",
-        "copies": 0,
+        "copies": [],
         "count": 3,
         "damaged": 1,
     }
@@ -75,7 +75,7 @@ def test_a_backup_that_leaves_something_out_is_none_to_a_job_that_takes_all() ->
 def test_a_database_without_a_backup_has_nothing() -> None:
     empty = database_status("shop", [], [], False).to_json(NOW)
     assert {name for name, value in empty.items() if value is not None} == {"database", "copies", "count", "damaged"}
-    assert (empty["copies"], empty["count"], empty["damaged"]) == (0, 0, 0)
+    assert (empty["copies"], empty["count"], empty["damaged"]) == ([], 0, 0)
 
 
 def run(command: str, minutes: int, code: int = 0, message: str = "") -> dict[str, Any]:
@@ -119,13 +119,13 @@ def test_what_is_missing_and_what_is_damaged_are_warnings() -> None:
 
 
 def test_people_get_a_table_and_lines_for_each_job() -> None:
-    verified = State(copies=("vault", "cloud")).after("archive", NOW - DAY, None)
+    verified = State(copies=(Copy("vault", NOW, "sha256"),)).after("archive", NOW - DAY, None)
     jobs = (
         JobStatus(
             "main",
             databases=(
                 database_status("@globals", [], [], False),
-                database_status("shop\n", [backup(0.1, verified)], [], False),
+                database_status("shop\n", [backup(0.1, verified)], [], False, ["vault", "s3"]),
                 database_status("later", [backup(-1)], [], False),
             ),
             schedules=(
@@ -140,9 +140,9 @@ def test_people_get_a_table_and_lines_for_each_job() -> None:
     )
     assert status_lines(jobs, NOW) == [
         "JOB   DATABASE  LAST                         AGE    SIZE  VERIFIED                     DRILLED  COPIES",
-        "main  @globals  none                           -       -  never                        never         -",
-        "main  shop\\n    2025-11-05T12:06Z         2h 24m  2.0 MB  2025-11-04T14:30Z (archive)  never         2",
-        "main  later     2025-11-06T14:30Z  in the future  2.0 MB  never                        never         0",
+        "main  @globals  none                           -       -  never                        never    none",
+        "main  shop\\n    2025-11-05T12:06Z         2h 24m  2.0 MB  2025-11-04T14:30Z (archive)  never    vault 2h 24m, s3 never",
+        "main  later     2025-11-06T14:30Z  in the future  2.0 MB  never                        never    none",
         "",
         "main: next backup 2025-11-06T14:30Z, prune after backup, drill never",
         "main: last run 2025-11-05T02:05:00Z, exit code 1: shop: no space",
@@ -150,3 +150,18 @@ def test_people_get_a_table_and_lines_for_each_job() -> None:
         "third: last run 2025-11-05T02:05:00Z, done",
     ]
     assert status_lines((), NOW) == ["no jobs"]
+
+
+def test_each_target_of_a_job_is_shown_with_its_newest_copy_and_warned_of_where_that_is_not_the_newest_backup() -> None:
+    copied = State(copies=(Copy("vault", NOW, "sha256"),))
+    newest, older = backup(1, copied), backup(2, State(copies=(Copy("cloud", NOW, "md5"), Copy("old", NOW, "md5"))))
+    found = database_status("shop", [newest, older], [], False, ["vault", "cloud", "nas"])
+    assert found.to_json(NOW)["copies"] == [
+        {"target": "vault", "newest": newest.id, "age": 86400.0},
+        {"target": "cloud", "newest": older.id, "age": 172800.0},
+        {"target": "nas", "newest": None, "age": None},
+    ]
+    assert JobStatus("main", databases=(found,)).warnings == (
+        "no copy of the newest backup of shop in cloud",
+        "no copy of the newest backup of shop in nas",
+    )

@@ -95,6 +95,10 @@ def job(name: str = "main", **options: Any) -> dict[str, Any]:
     return {"name": name, "wait": None, **options}  # Ansible says None for what nobody said
 
 
+def target(name: str = "shelf", **options: Any) -> dict[str, Any]:
+    return {"name": name, "type": "directory", "path": "/mnt/shelf", "host": None, **options}
+
+
 # --- what is written ---
 
 
@@ -111,6 +115,7 @@ def test_a_configuration_is_written_once_and_check_mode_says_so(place: Place) ->
     assert done.to_json() == {
         "config_dir": str(place.path),
         "jobs": ["main", "other"],
+        "targets": [],
         "written": [
             str(place.path / name) for name in ("", "jobs.d", "pgpass", "defaults.json", "jobs.d/main.json", "jobs.d/other.json")
         ],
@@ -271,6 +276,89 @@ def test_a_link_gives_way_and_what_it_leads_to_stays(place: Place) -> None:
     assert json.loads(target.read_text())["repository"] == "/srv"
 
 
+# --- targets ---
+
+
+def test_targets_are_written_with_the_jobs_that_name_them_and_go_with_them(place: Place) -> None:
+    options = {
+        "defaults": {"repository": "/srv", "targets": ["shelf"]},
+        "jobs": [job()],
+        "targets": [target(keep_daily=7), target("vault", type="rsync", path=None, host="vault")],
+    }
+    planned = place.configure(check=True, **options)
+    done = place.configure(**options)
+    assert planned == done
+    names = (
+        "",
+        "jobs.d",
+        "targets.d",
+        "targets.d/shelf.json",
+        "targets.d/vault.json",
+        "defaults.json",
+        "jobs.d/main.json",
+    )
+    assert done.written == tuple(str(place.path / name) for name in names)
+    assert done.to_json()["targets"] == ["shelf", "vault"]
+    assert place.read("targets.d/shelf.json") == {
+        "comment": MARK, "type": "directory", "path": "/mnt/shelf", "keep_daily": 7,
+    }  # fmt: skip
+    assert (place.mode("targets.d"), place.mode("targets.d/shelf.json")) == (0o750, 0o640)
+    assert '"path": "/mnt/shelf"' in done.diff["after"]
+    assert not place.configure(**options).changed
+    moved = place.configure(**{**options, "targets": [target(path="/mnt/other"), options["targets"][1]]})
+    assert moved.written == (str(place.path / "targets.d/shelf.json"),)
+    assert ("/mnt/other" in moved.diff["after"], "/mnt/other" in moved.diff["before"]) == (True, False)
+    less = place.configure(defaults={"repository": "/srv"}, jobs=[job()])
+    assert less.removed == tuple(str(place.path / f"targets.d/{name}.json") for name in ("shelf", "vault"))
+    assert config.check_directory(str(place.path)) == []
+    place.configure(**options)
+    gone = place.configure(state="absent")
+    assert gone.removed.index(str(place.path / "jobs.d/main.json")) < gone.removed.index(
+        f"{place.path}/targets.d/shelf.json"
+    )
+    assert not place.path.exists()
+
+
+def test_targets_by_hand_stay_and_one_of_the_same_name_is_kept(place: Place) -> None:
+    place.by_hand("targets.d/vault.json", {"type": "rsync", "host": "vault"})
+    place.configure(jobs=[job(repository="/srv", targets=["vault", "shelf"])], targets=[target()])
+    place.configure(jobs=[job(repository="/srv", targets=["vault"])])
+    assert {name for name in place.names() if name.startswith("targets.d/")} == {"targets.d/vault.json"}
+    mine = {"repository": "/srv", "instance": "mine", "targets": ["vault"]}
+    place.by_hand("jobs.d/mine.json", mine)
+    done = place.configure(jobs=[job(repository="/srv")], targets=[target("vault")])
+    assert place.read("targets.d/vault.json.before-ansible") == {"type": "rsync", "host": "vault"}
+    assert "vault.json was written by hand, and gives way to Ansible's" in done.warnings[0]
+    said = place.refuse(jobs=[job(repository="/srv")])  # a job by hand needs it
+    assert f"{place.jobs}/mine.json: targets[0] is 'vault', but there is no such target" in said
+    (warning,) = place.configure(state="absent").warnings
+    assert "there is no such target" in warning
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"targets": [target("a b")]}, "targets: 'a b' is not the name of a target"),
+        ({"targets": [target(), target()]}, "targets: 'shelf' stands there twice: remove one"),
+        ({"targets": [target(path="shelf")]}, "target shelf: path is 'shelf': it must be the absolute path"),
+        ({"targets": [target(type=None)]}, "target shelf: type is not set"),
+        ({"targets": [target(keep_minimum=2)]}, "target shelf: the retention policy has no rule"),
+        (
+            {"targets": [target()], "jobs": [job(repository="/srv", targets=["shlef"])]},
+            "job main: targets[0] is 'shlef', but there is no such target: there are shelf: did you mean shelf?: correct",
+        ),
+        (
+            {"defaults": {"targets": ["vault"]}, "jobs": [job(repository="/srv")]},
+            "defaults: targets[0] is 'vault', but there is no such target",
+        ),
+    ],
+)
+def test_targets_that_cannot_be_meant_change_nothing(place: Place, options: dict[str, Any], message: str) -> None:
+    assert message in place.refuse(**options)
+    place.configure(jobs=[job(repository="/srv")])
+    assert message in place.refuse(**options)
+
+
 # --- what is refused ---
 
 
@@ -301,7 +389,7 @@ def test_what_cannot_be_meant_changes_nothing(place: Place, options: dict[str, A
 
 
 def test_a_password_file_in_the_place_of_another_file_is_refused(place: Place) -> None:
-    for name in ("defaults.json", "jobs.d/main.json"):
+    for name in ("defaults.json", "jobs.d/main.json", "targets.d/vault.json"):
         assert "where the configuration has other files" in place.refuse(passfile=str(place.path / name))
 
 
@@ -366,12 +454,14 @@ def test_a_reader_sees_the_configuration_of_before_or_of_afterwards_at_every_ste
     place.by_hand("jobs.d/hand.json", {"repository": "/hand"})
     old = {
         "defaults": {"repository": "/old", "compression": "zstd:3", "keep_last": 5},
-        "jobs": [job(instance="a"), job("moved", keep_last=9), job("gone"), job("same")],
+        "jobs": [job(instance="a", targets=["old"]), job("moved", keep_last=9), job("gone"), job("same")],
+        "targets": [target("old"), target("same", path="/mnt/a")],
     }
     new = {
         "defaults": {"keep_days": 7, "login_user": "backup"},
         "jobs": [job("moved", repository="/new"), job(repository="/new"), job("same", repository="/new"),
-                 job("fresh", repository="/new")],
+                 job("fresh", repository="/new", targets=["new", "same"])],
+        "targets": [target("new"), target("same", path="/mnt/b")],
         "passwords": [{**LINE, "password": SECRET}],
     }  # fmt: skip
     place.configure(**old)

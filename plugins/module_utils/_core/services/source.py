@@ -1,0 +1,87 @@
+# Copyright: pgkeep contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection.
+"""Where a restore takes its backups from: a directory of this host, or a target, from which just what is needed is fetched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Callable
+
+from ..adapters import catalog, config, files, repository, targets, throwaway
+from ..adapters.process import Cancellation
+from ..adapters.remote import Remote
+from ..domain import syncing
+from ..domain.backups import GLOBALS, Backup
+from ..domain.errors import ConfigurationError, PgkeepError, SpaceError
+from ..domain.filtering import folder_wanted
+from ..domain.model import Choice, ConfigDirectory, Repository, RestoreOptions, Scope, Target, build
+from ..domain.quantities import human_size
+from .target_prune import fetch
+
+
+@dataclass(frozen=True)
+class Source:
+    """The backups that there are, and how the files of one come to this host: `here` returns it with their path."""
+
+    backups: tuple[Backup, ...]
+    here: Callable[[Backup], Backup] = lambda backup: backup
+
+
+@contextmanager
+def source(raw: Mapping[str, Any], cancellation: Cancellation) -> Iterator[Source]:
+    """Given options of a restore as a user wrote them, yield where its backups are; raise PgkeepError."""
+    choice = build(Choice, raw)
+    if not choice.from_target:
+        place = repository.open_for_reading(build(Repository, raw).repository)
+        yield Source(tuple(catalog.copies(place)))
+        return
+    name = choice.from_target
+    document = config.load_target(build(ConfigDirectory, raw).config_dir, name)
+    if raw.get("repository"):
+        repository.become_owner(str(raw["repository"]))  # as a restore from there would
+    if choice.verified:
+        raise ConfigurationError("verified is set, and a target does not know what was verified: leave it out")
+    work_dir = build(RestoreOptions, raw).work_dir
+    throwaway.sweep(work_dir)
+    with (
+        targets.connect(name, build(Target, document), cancellation) as remote,
+        throwaway.workspace(work_dir) as workspace,
+    ):
+        place = os.path.join(workspace.path, "fetched")
+        os.mkdir(place, 0o700)
+        there = _folders(remote, choice)
+        backups = fetch(remote, there, place)
+        yield Source(tuple(backups.values()), lambda backup: _fetched(backup, remote, there[backup.id], place))
+
+
+def _folders(remote: Remote, choice: Choice) -> dict[str, dict[str, int]]:
+    """Given a target and which backup is meant, return the folders that it can be in, and those of the globals."""
+    named = (choice.database, GLOBALS) if choice.database else ()
+    scope = Scope(instance=choice.instance, databases=named)
+    return {
+        folder: found
+        for folder, found in syncing.by_folder(remote.files()).items()
+        if folder_wanted(scope, *folder.split("/")[:2])
+    }
+
+
+def _fetched(backup: Backup, remote: Remote, there: Mapping[str, int], place: str) -> Backup:
+    """Given a copy, fetch its files and compare them with its manifest; return it; raise PgkeepError or OSError."""
+    free = files.free_space(place)[0]
+    if free < backup.size:
+        raise SpaceError(
+            f"{backup.id} has {human_size(backup.size)}, and only {human_size(free)} are free for it: set `work_dir` to a"
+            " larger file system"
+        )
+    names = [str(item["path"]) for item in catalog.read_manifest(backup.path)["files"]]
+    remote.get(backup.id, names, backup.path)
+    problem = catalog.checksum_problem(backup.path, catalog.read_manifest(backup.path)["files"])
+    if problem:
+        raise PgkeepError(f"the copy of {backup.id} is damaged: {problem}: choose another backup or target")
+    return replace(backup, problem="")
