@@ -78,8 +78,8 @@ def test_the_repository_of_packages_is_used_and_its_signature_counts(host):
 
 def test_the_tools_are_those_that_were_asked_for(host):
     there = packages(host)
-    assert {"age", "rsync", "lz4", "postgresql-client-15", "python3-psycopg2"} <= there
-    assert not {"bubblewrap", "zstd", "rclone"} & there
+    assert {"age", "rsync", "openssh-client", "rclone", "lz4", "postgresql-client-15", "python3-psycopg2"} <= there
+    assert not {"bubblewrap", "zstd"} & there
 
 
 # --- pgkeep_command ---
@@ -96,7 +96,9 @@ def test_the_user_owns_what_is_its_own_and_no_more(host):
         "/etc/keeper": ("root", "keepers", 0o750),
         "/etc/keeper/defaults.json": ("root", "keepers", 0o640),
         "/etc/keeper/jobs.d/shop.json": ("root", "keepers", 0o640),
+        "/etc/keeper/targets.d/shelf.json": ("root", "keepers", 0o640),
         "/etc/keeper/pgpass": ("keeper", "keepers", 0o600),
+        "/etc/keeper/keys/vault": ("root", "root", 0o644),
         COMMAND: ("root", "root", 0o755),
     }
     found = {path: host.file(path) for path in modes}
@@ -113,6 +115,11 @@ def test_the_command_and_its_configuration_say_what_the_variables_say(host):
     job = json.loads(host.file("/etc/keeper/jobs.d/shop.json").content_string)
     assert (job["databases"], job["backup_schedule"]) == (["stock"], "* * * * *")
     assert re.fullmatch(r"\d+ \d+ \* \* 0", job["drill_schedule"])
+    assert job["targets"] == ["shelf"]
+    target = json.loads(host.file("/etc/keeper/targets.d/shelf.json").content_string)
+    assert (target["type"], target["path"], target["keep_last"]) == ("directory", "/srv/keeper/shelf", 100)
+    checked = host.run("%s check-config --config-dir /etc/keeper", COMMAND)
+    assert (checked.rc, checked.stdout) == (0, "/etc/keeper: no problems\n")
 
 
 def test_the_role_in_the_database_has_the_rights_that_it_needs_and_none_besides(sql):
@@ -152,14 +159,16 @@ def test_libpq_finds_the_password_in_the_file_that_was_written_and_for_that_data
 def test_each_action_has_a_timer_of_its_own_at_the_time_that_was_asked_for(host, status):
     assert calendar(host, "backup") == "*-*-* *:*:00"
     # Words begin up to two hours later.
-    assert re.fullmatch(r"\*-\*-\* (00\.\.18|01\.\.19)/6:\d\d:00", calendar(host, "prune"))
+    for action in ("prune", "sync"):
+        assert re.fullmatch(r"\*-\*-\* (00\.\.18|01\.\.19)/6:\d\d:00", calendar(host, action))
     assert re.fullmatch(r"\*-\*-\* 0[23]:\d\d:00", calendar(host, "verify"))
     assert re.fullmatch(r"Sun \*-\*-\* 0[34]:\d\d:00", calendar(host, "drill"))
-    for action in ("backup", "prune", "verify", "drill"):
+    actions = {"backup", "prune", "verify", "drill", "sync"}
+    for action in actions:
         timer = host.service(f"pgkeep-shop-{action}.timer")
         assert timer.is_enabled
         assert timer.is_running
-    assert {item["action"] for item in status()["schedules"] if item["next"]} == {"backup", "prune", "verify", "drill"}
+    assert {item["action"] for item in status()["schedules"] if item["next"]} == actions
     assert not host.file("/etc/cron.d/pgkeep").exists
 
 
@@ -189,12 +198,13 @@ def test_the_timer_takes_backups_by_itself_over_the_socket_and_prunes_none(host,
     )
 
 
-def test_prune_verify_and_drill_work_as_systemd_starts_them(host, status):
-    for action in ("prune", "verify", "drill"):
+def test_prune_verify_drill_and_sync_work_as_systemd_starts_them(host, status):
+    for action in ("prune", "verify", "drill", "sync"):
         host.check_output("systemctl start %s", f"pgkeep-shop-{action}.service")
     (stock,) = [item for item in status()["databases"] if item["database"] == "stock"]
     assert (stock["verified_level"], bool(stock["drilled"])) == ("restore", True)
     assert "shop prune: deleted 0 backups" in host.file("/var/log/keeper/pgkeep.log").content_string
+    assert stock["copies"][0]["newest"]
     assert host.check_output("ls -A /srv/work") == ""
 
 
@@ -234,13 +244,15 @@ def test_every_service_works_in_the_sandbox_of_systemd_which_is_tight(host, play
     try:
         playbook("site", HOST, **sandboxed)
         begin = host.check_output("date --utc +%FT%T.%6NZ")
-        for action, limit in (("backup", 3.0), ("prune", 3.0), ("verify", 6.0), ("drill", 6.0)):
+        host.check_output("rm -r /srv/keeper/shelf")  # which is made anew
+        for action, limit in (("backup", 3.0), ("prune", 3.0), ("verify", 6.0), ("drill", 6.0), ("sync", 3.0)):
             unit = f"pgkeep-shop-{action}.service"
             exposure = host.check_output("systemd-analyze security --no-pager %s | tail -n 1", unit)
             assert float(re.search(r": ([0-9.]+)", exposure)[1]) < limit, exposure
             host.check_output("systemctl start %s", unit)
         good = {run["command"] for run in status()["runs"] if run["started"] > begin and run["exit_code"] == 0}
-        assert good == {"run", "prune", "verify", "drill"}
+        assert good == {"run", "prune", "verify", "drill", "sync"}
+        assert "shelf" not in host.file(f"{UNITS}/pgkeep-shop-backup.service").content_string
         (stock,) = [item for item in status()["databases"] if item["database"] == "stock"]
         assert stock["verified_level"] == "restore"
     finally:
