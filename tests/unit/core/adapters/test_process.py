@@ -99,6 +99,14 @@ def test_a_failure_is_told_in_the_programs_own_words(script: Script, text: str, 
     assert failure(processes(), *script(text)) == said
 
 
+def test_what_a_program_has_started_may_say_why_it_failed_and_then_ends(script: Script, tmp_path: Path) -> None:
+    # rsync ends at once when its other end does; what that said is still on its way through ssh.
+    text = f"(sleep 0.3; echo 'the quota is used up' >&2; sleep 1000) & echo $! > {tmp_path}/child; exit 11"
+    assert failure(processes(), *script(text)) == "pg_dump failed (status 11): the quota is used up"
+    child = read_pid(tmp_path / "child")
+    until(lambda: not alive(child), "the child is gone")
+
+
 def test_warnings_and_tables_are_counted_and_memory_stays_small(script: Script) -> None:
     text = """
         seq 1000 | sed 's/.*/pg_dump: dumping contents of table "public.t&"/' >&2
