@@ -204,6 +204,24 @@ def test_list_says_what_is_finished(vault: Vault) -> None:
     assert json.loads(done.stdout) == {f"{NAME}/shop.dump": len(OLD), f"{NAME}/manifest.json": 2}
 
 
+def test_no_sender_can_say_what_became_of_a_copy_once_its_manifest_was_looked_at(vault: Vault) -> None:
+    manifest = f"{NAME}/manifest.json"
+    assert vault.ssh("pgkeep hash", stdin=json.dumps([f"{NAME}/shop.dump"]).encode()).returncode == 0
+    assert not (vault.directory / NAME / "state.json").exists()
+    assert vault.ssh("pgkeep hash", stdin=json.dumps([manifest]).encode()).returncode == 0
+    state = vault.directory / NAME / "state.json"
+    kept, mode = state.read_bytes(), state.stat().st_mode & 0o777
+    assert (json.loads(kept)["failure"], mode) == (None, 0o600)
+    evil = vault.home / "state.json"
+    evil.write_text('{"state_version": 1, "pin": null, "levels": {}, "failure": {"at": "x"}}')
+    vault.rsync("--times", "--perms", str(evil), f"FAR{NAME}/")
+    assert state.read_bytes() == kept
+    # What the off-site host itself writes there stays.
+    state.write_bytes(kept.replace(b"null", b"null ", 1))
+    assert vault.ssh("pgkeep hash", stdin=json.dumps([manifest]).encode()).returncode == 0
+    assert state.read_bytes() != kept
+
+
 def test_hash_says_what_is_there_and_only_there(vault: Vault) -> None:
     (vault.directory / NAME / "points").symlink_to(vault.outside / "secret")
     os.mkfifo(vault.directory / NAME / "pipe")

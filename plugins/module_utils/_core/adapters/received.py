@@ -14,11 +14,12 @@ import stat
 from collections.abc import Iterator
 from typing import Callable
 
-from ..domain import receiving
-from .files import CHUNK
+from ..domain import naming, receiving
+from .files import CHUNK, write_all
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY = _FILE | os.O_DIRECTORY
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _STALE = 24 * 3600  # seconds after which nobody works on a file any more
 _BEAT = 64 * 1024 * 1024  # bytes between two signs of life
 
@@ -107,6 +108,29 @@ def hash_durable(directory: str, path: str, beat: Callable[[], None]) -> receivi
         if error.errno == errno.ELOOP:
             return receiving.Answer(problem=receiving.NO_FILE)
         raise
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
+def keep_state(directory: str, path: str, content: bytes) -> None:
+    """Given a directory, the path of a manifest below it that was hashed, and the state of a backup with which nothing was
+    done, give the backup that state unless it has one; raise OSError.
+
+    What is there cannot be replaced by whoever sends: no sender can say that a copy failed its verification, or passed.
+    """
+    *folders, _name = path.split("/")
+    opened = [os.open(directory, _DIRECTORY & ~os.O_NOFOLLOW)]
+    try:
+        for folder in folders:
+            opened.append(os.open(folder, _DIRECTORY, dir_fd=opened[-1]))
+        try:
+            opened.append(os.open(naming.STATE_NAME, _NEW, 0o600, dir_fd=opened[-1]))
+        except FileExistsError:
+            return
+        write_all(opened[-1], content)
+        for fd in reversed(opened[-2:]):
+            os.fsync(fd)
     finally:
         for fd in opened:
             os.close(fd)

@@ -23,7 +23,8 @@ from typing import IO, Any
 
 from ..adapters import files, received, tools
 from ..adapters.process import SEARCH_PATH, Cancellation, Limits, Processes
-from ..domain import receiving, space
+from ..domain import manifest, naming, receiving, space
+from ..domain.backups import UNTOUCHED
 from ..domain.errors import DONE, FAILED, ConfigurationError, RepositoryError, SpaceError, ToolError
 from ..domain.model import ReceiveOptions, RunOptions, build
 from ..domain.quantities import human_size
@@ -75,6 +76,8 @@ def _hash(directory: str, stdin: IO[bytes], stdout: IO[bytes]) -> None:
 
     for path in receiving.parse_request(data):
         answer = received.hash_durable(directory, path, lambda: say(""))
+        if answer.sha256 and path.rpartition("/")[2] == naming.MANIFEST_NAME:
+            received.keep_state(directory, path, manifest.serialize(manifest.state_document(UNTOUCHED)))
         say(json.dumps({"path": path, **{key: value for key, value in asdict(answer).items() if value != ""}}))
 
 
