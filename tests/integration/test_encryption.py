@@ -57,6 +57,7 @@ def pairs() -> Iterator[dict[str, dict[str, Pair]]]:
     """Two key pairs of each method, the operators' and one that is kept elsewhere, where every user can get at them."""
     directory = Path(tempfile.mkdtemp(prefix="pgkeep-", dir="/tmp"))
     directory.chmod(0o755)
+    os.umask(0o022)  # the engine of a test before may have narrowed it
     yield {method: {name: make_pair(method, directory, name) for name in ("daily", "vault")} for method in METHODS}
     shutil.rmtree(directory)
 

@@ -139,7 +139,7 @@ def normal(value: Any, repository: Path) -> Any:
         text = re.sub(r"[0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{2}-[0-9]{2}-[0-9]{2}", "TIME", text)
         text = re.sub(r"fronts_(module|command)", MINE, text)
         text = re.sub(r"pgkeep_restore_[0-9a-f]+|/proc/self/fd/[0-9]+", "...", text)
-        return re.sub(r"\.inprogress-[0-9a-f]+|[0-9.]+s old|[0-9.]+ k?B in [0-9.]+s", "...", text)
+        return re.sub(r"\.inprogress-[0-9a-f]+|[0-9][0-9dhms. ]* old|[0-9.]+ k?B in [0-9.]+s", "...", text)
     return value
 
 
@@ -324,7 +324,7 @@ CLASSES = (
     model.Connection, model.Repository, model.Location, model.Scope, model.Filter, model.Selection, model.DumpOptions,
     model.RunOptions, model.StandbyOptions, model.Policy, model.ListingOptions, model.PruneOptions, model.VerifyOptions,
     model.EncryptionOptions, model.Decryption, model.DrillOptions, model.Repository, model.Choice, model.RestoreOptions,
-    model.AdoptOptions, model.LogOptions,
+    model.AdoptOptions, model.LogOptions, model.SyncOptions, model.AtTarget, model.ReceiveOptions,
 )  # fmt: skip
 # One name may mean different things to different commands.
 OPTIONS: dict[str, list[model.Option]] = {}
