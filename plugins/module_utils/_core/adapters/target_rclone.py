@@ -177,7 +177,7 @@ class Rclone:
     def _fetch(self, folder: str, names: Sequence[str], into: str) -> None:
         if not names:
             return
-        self._do("copy", *rclone.COPY_OPTIONS, rclone.place(self._target, folder), into, stdin=_lines(names))
+        self._do("copy", *rclone.FETCH_OPTIONS, rclone.place(self._target, folder), into, stdin=_lines(names))
         for name in names:
             path = os.path.join(into, name)
             if os.path.isfile(path):

@@ -61,7 +61,9 @@ def bucket(target: Target) -> str:
 
 
 # Nothing that is there is replaced, nor given another time: in a bucket that would be a copy onto itself.
-COPY_OPTIONS = ("--files-from-raw=-", "--immutable", "--no-update-modtime", "--no-traverse")
+FETCH_OPTIONS = ("--files-from-raw=-", "--immutable", "--no-update-modtime")
+# One look at each file is cheaper than a list of all. It finds nothing as it was at a time (--s3-version-at).
+COPY_OPTIONS = (*FETCH_OPTIONS, "--no-traverse")
 LIST_OPTIONS = ("--recursive", "--files-only", "--no-modtime", "--no-mimetype")
 
 
