@@ -175,7 +175,7 @@ def test_no_version_in_the_store_can_be_deleted_and_an_older_one_restores(host_n
     host.check_output(f"{RCLONE} copyto /tmp/garbage %s", f"{place}/{archive(host, backup)}")
     looked = run(host_named, "site1", "list", "--job", "main", "--target", "store", "--checksum", "shop")
     assert looked[0] == 1
-    restore = f"runuser -u postgres -- pgkeep restore shop --job main --backup {backup['id']} --login-port 5433"
+    restore = f"runuser -u postgres -- pgkeep restore shop --job main --backup {backup['id']} --login-port 5433 --create-roles"
     refused = fresh.run(f"{restore} --from store1 --target shop_past")
     assert refused.rc == 1
     assert "damaged" in refused.stderr
