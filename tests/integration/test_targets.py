@@ -408,7 +408,10 @@ def test_sender_that_is_killed(make: Callable[[str], Case], kind: str, backup: B
     pattern = r"^rclone copy" if case.target.type == "rclone" else r"^rsync --rsh"
     slow = replace(case.target, bandwidth=2 * MEGABYTE)
     mine = str(case.target.config_file or case.target.known_hosts_file)
-    find = lambda: [pid for pid in _found(pattern) if mine in " ".join(_words(pid))]  # noqa: E731
+
+    def find() -> list[int]:
+        return [pid for pid in _found(pattern) if mine in " ".join(_words(pid))]
+
     with (
         _killing(find),
         connect("vault", slow, Cancellation()) as remote,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Callable
 
@@ -49,10 +49,9 @@ def source(raw: Mapping[str, Any], cancellation: Cancellation) -> Iterator[Sourc
         raise ConfigurationError("verified is set, and a target does not know what was verified: leave it out")
     work_dir = build(RestoreOptions, raw).work_dir
     throwaway.sweep(work_dir)
-    with (
-        targets.connect(name, build(Target, document), cancellation) as remote,
-        throwaway.workspace(work_dir) as workspace,
-    ):
+    with ExitStack() as stack:
+        remote = stack.enter_context(targets.connect(name, build(Target, document), cancellation))
+        workspace = stack.enter_context(throwaway.workspace(work_dir))
         place = os.path.join(workspace.path, "fetched")
         os.mkdir(place, 0o700)
         there = _folders(remote, choice)

@@ -190,7 +190,7 @@ def test_a_name_that_is_taken_is_no_failure() -> None:
 )
 def test_failures_say_what_to_do(said: str, kind: type[PgkeepError], message: str) -> None:
     error = rclone.failure(1, f"{_log(said)}\n2026/11/25 09:18:17 Failed to copy: {said}", TARGET, ("VerySecret",))
-    assert type(error) is kind
+    assert error.__class__ is kind
     assert message in str(error)
 
 

@@ -132,7 +132,7 @@ def test_changes() -> None:
 )
 def test_failures_say_what_to_do(status: int, said: str, kind: type[PgkeepError], message: str) -> None:
     error = rsync.failure("rsync", status, said, FULL)
-    assert type(error) is kind
+    assert error.__class__ is kind
     assert message in str(error)
     assert "@@" not in str(error)
     assert "\n" not in str(error)
