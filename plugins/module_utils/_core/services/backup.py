@@ -104,10 +104,7 @@ def backup(
     before = {subject: stored(root, subject) for subject in subjects} if exists else {}
     outcomes = [Outcome(name, "database", "failed", reason) for name, reason in choice.missing]
     pause = Pause()
-    with (
-        encryptor(request.encryption) as encryption,
-        client_environment(request.connection) as (environment, password_fds),
-    ):
+    with encryptor(request.encryption) as encryption, client_environment(request.connection) as (environment, fds):
         around = Surroundings(
             request,
             facts,
@@ -116,7 +113,7 @@ def backup(
             resolve_compression(request.dump, client),
             encryption,
             environment,
-            password_fds,
+            fds,
             clock,
             cancellation or Cancellation(),
         )
