@@ -58,7 +58,9 @@ class Stored:
         self.directory = directory
 
     def names(self) -> list[str]:
-        return sorted(str(path.relative_to(self.directory)) for path in self.directory.rglob("*") if path.is_file())
+        # `pgkeep receive` puts a state beside what it has looked at.
+        found = [path for path in self.directory.rglob("*") if path.is_file() and path.name != "state.json"]
+        return sorted(str(path.relative_to(self.directory)) for path in found)
 
     def read(self, path: str) -> bytes:
         return (self.directory / path).read_bytes()

@@ -38,6 +38,11 @@ class Rsync:
     # --- Remote ---
 
     def files(self, below: str = "") -> dict[str, int]:
+        # A state is the far side's own.
+        found = self._found(below).items()
+        return {path: size for path, size in found if path.rpartition("/")[2] != naming.STATE_NAME}
+
+    def _found(self, below: str) -> dict[str, int]:
         if self._target.append_only:
             text = self._ask(receiving.LIST).text
             found = receiving.parse_list(text, self._target.path)

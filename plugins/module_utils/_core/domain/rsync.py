@@ -164,15 +164,15 @@ def failure(program: str, status: int, said: str, target: Target) -> PgkeepError
     told = re.search(r"^pgkeep: error: (.+)", said, re.MULTILINE)
     if told:
         return ConfigurationError(f"{target.host} says: {told[1]}")
+    if status < 0:
+        killed = " (out of memory?)" if status == -9 else ""
+        return ToolError(f"{program} was ended by signal {-status}{killed}: {_short(text)}")
     if re.search(_LOST, said):
         return ToolError(f"{target.host} cannot be reached, or the connection was lost ({_short(text)})")
     if status in (30, 35):
         return ToolError(f"{target.host} was silent for too long (`timeout`): {_short(text)}")
     if status == 127:
         return ConfigurationError(f"a program is missing on {target.host}: {_short(text)}")
-    if status < 0:
-        killed = " (out of memory?)" if status == -9 else ""
-        return ToolError(f"{program} was ended by signal {-status}{killed}: {_short(text)}")
     return ToolError(f"{program} failed (status {status}): {_short(text) or 'it said nothing'}")
 
 
