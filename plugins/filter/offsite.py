@@ -6,30 +6,18 @@
 
 from __future__ import annotations
 
-from functools import wraps
 from typing import Any, Callable
 
-from ansible.errors import AnsibleFilterError
-from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.errors import ConfigurationError
-from ansible_collections.pgkeep.backup.plugins.plugin_utils import _offsite
-
-_FUNCTIONS = (_offsite.authorized_keys, _offsite.known_hosts, _offsite.rclone_config, _offsite.received_jobs)
-
-
-def _filter(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Given a function of the collection, return it with errors that Ansible knows."""
-
-    @wraps(function)
-    def apply(*arguments: Any, **more: Any) -> Any:
-        try:
-            return function(*arguments, **more)
-        except ConfigurationError as error:
-            raise AnsibleFilterError(str(error)) from None
-
-    return apply
+from ansible_collections.pgkeep.backup.plugins.plugin_utils._filters import filters
+from ansible_collections.pgkeep.backup.plugins.plugin_utils._offsite import (
+    authorized_keys,
+    known_hosts,
+    rclone_config,
+    received_jobs,
+)
 
 
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {function.__name__: _filter(function) for function in _FUNCTIONS}
+        return filters(authorized_keys, known_hosts, rclone_config, received_jobs)
