@@ -10,6 +10,11 @@ from __future__ import annotations
 class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
+  config_dir:
+    description:
+      - Directory of the jobs' configuration.
+    type: path
+    default: /etc/pgkeep
   repository:
     description:
       - Directory of the repository. Required without O(job), and else the job's. A backup creates it with mode
@@ -20,9 +25,4 @@ options:
       - Name of a job of the host. What is not said here, its file on the host says, as for the command with C(--job),
         and what the file does not say either has the default. What is said here counts, also where it is the default.
     type: str
-  config_dir:
-    description:
-      - Directory of the jobs' configuration.
-    type: path
-    default: /etc/pgkeep
 """

@@ -648,6 +648,20 @@ def test_writer_can_neither_delete_nor_replace(make: Callable[[str], Case], back
     assert len(case.stored.names()) == len(NAMES)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_altered_at_home_is_no_copy_however_equal(
+    make: Callable[[str], Case], kind: str, backup: Backup
+) -> None:
+    path, expected = backup.directory / NAMES[0], backup.file(NAMES[0])
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    case = make(kind)
+    with case.remote as remote:
+        remote.put(str(backup.directory), ID, [NAMES[0]])
+        assert remote.check(str(backup.directory), ID, [expected]).problem
+
+
 def test_a_bucket_with_versions_is_read_as_it_was_before_somebody_wrote_over_a_copy(
     make: Callable[[str], Case], object_store: ObjectStore, backup: Backup, tmp_path: Path
 ) -> None:

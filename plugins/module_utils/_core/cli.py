@@ -27,6 +27,8 @@ from .domain.version import VERSION
 
 # The rest is imported by the command that needs it: the zip holds no compiled code, so what is not used is not free.
 Raw = dict[str, Any]
+
+
 # --- what each command does: given its options, return the exit code ---
 
 

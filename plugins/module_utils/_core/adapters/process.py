@@ -31,9 +31,7 @@ _WARNING = re.compile(r"^[\w./-]*: warning: ")
 _TABLE = re.compile(r"^pg_(dump: dumping contents of table|restore: processing data for table) ")
 _KEPT_LINES = 200  # of stderr; a verbose pg_dump of 100,000 tables writes many more
 _TERMINATION_GRACE = 5  # seconds between SIGTERM and SIGKILL
-_LAST_WORDS = (
-    1  # seconds that what an ended program has started may still speak: ssh tells why rsync's other end failed
-)
+_LAST_WORDS = 1  # seconds for what an ended program has started: ssh may still tell why the other end of rsync failed
 _TICK = 0.1  # seconds between two looks at limits and cancellation
 
 

@@ -11,7 +11,8 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Callable
 
 from ..domain import naming, receiving
@@ -88,18 +89,12 @@ def hash_durable(directory: str, path: str, beat: Callable[[], None]) -> receivi
     """
     if not receiving.acceptable(path):
         return receiving.Answer(problem=receiving.FORBIDDEN)
-    opened = [os.open(directory, _DIRECTORY & ~os.O_NOFOLLOW)]
     try:
-        *folders, name = path.split("/")
-        for folder in folders:
-            opened.append(os.open(folder, _DIRECTORY, dir_fd=opened[-1]))
-        file = os.open(name, _FILE, dir_fd=opened[-1])
-        opened.append(file)
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            return receiving.Answer(problem=receiving.NO_FILE)
-        for fd in reversed(opened):
-            os.fsync(fd)
-        return _hash(file, beat)
+        with _opened(directory, path, _FILE) as descriptors:
+            if not stat.S_ISREG(os.fstat(descriptors[-1]).st_mode):
+                return receiving.Answer(problem=receiving.NO_FILE)
+            _sync(descriptors)
+            return _hash(descriptors[-1], beat)
     except FileNotFoundError:
         return receiving.Answer(problem=receiving.MISSING)
     except (NotADirectoryError, PermissionError):
@@ -108,9 +103,28 @@ def hash_durable(directory: str, path: str, beat: Callable[[], None]) -> receivi
         if error.errno == errno.ELOOP:
             return receiving.Answer(problem=receiving.NO_FILE)
         raise
+
+
+@contextmanager
+def _opened(directory: str, path: str, flags: int) -> Iterator[list[int]]:
+    """Given a directory and a path below it, yield descriptors of all on the way, and of the file, opened with the flags;
+    raise OSError.
+    """
+    *folders, name = path.split("/")
+    descriptors = [os.open(directory, _DIRECTORY & ~os.O_NOFOLLOW)]
+    try:
+        for folder in folders:
+            descriptors.append(os.open(folder, _DIRECTORY, dir_fd=descriptors[-1]))
+        descriptors.append(os.open(name, flags, 0o600, dir_fd=descriptors[-1]))
+        yield descriptors
     finally:
-        for fd in opened:
+        for fd in descriptors:
             os.close(fd)
+
+
+def _sync(descriptors: Sequence[int]) -> None:
+    for fd in reversed(descriptors):
+        os.fsync(fd)
 
 
 def keep_state(directory: str, path: str, content: bytes) -> None:
@@ -119,21 +133,13 @@ def keep_state(directory: str, path: str, content: bytes) -> None:
 
     What is there cannot be replaced by whoever sends: no sender can say that a copy failed its verification, or passed.
     """
-    *folders, _name = path.split("/")
-    opened = [os.open(directory, _DIRECTORY & ~os.O_NOFOLLOW)]
+    folder, sign, _name = path.rpartition("/")
     try:
-        for folder in folders:
-            opened.append(os.open(folder, _DIRECTORY, dir_fd=opened[-1]))
-        try:
-            opened.append(os.open(naming.STATE_NAME, _NEW, 0o600, dir_fd=opened[-1]))
-        except FileExistsError:
-            return
-        write_all(opened[-1], content)
-        for fd in reversed(opened[-2:]):
-            os.fsync(fd)
-    finally:
-        for fd in opened:
-            os.close(fd)
+        with _opened(directory, folder + sign + naming.STATE_NAME, _NEW) as descriptors:
+            write_all(descriptors[-1], content)
+            _sync(descriptors[-2:])
+    except FileExistsError:
+        return
 
 
 def _hash(fd: int, beat: Callable[[], None]) -> receiving.Answer:

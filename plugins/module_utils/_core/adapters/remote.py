@@ -11,11 +11,13 @@ what is copied, in which order, or what a copy is worth: services/sync.py does.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from .archive import File
+from .files import hash_file
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,19 @@ class Checked:
 
     method: str
     problem: str = ""
+
+
+def home_problem(source: str, files: Sequence[File]) -> str:
+    """Given a directory of this host and what its files have to be, return what is wrong with the first, or ""."""
+    for file in files:
+        if hash_file(os.path.join(source, file.path))[1] != file.sha256:
+            return altered_at_home(file)
+    return ""
+
+
+def altered_at_home(file: File) -> str:
+    """Given a file that has another content at home, return the sentence."""
+    return f"{file.path} at home was altered: its SHA-256 is not the manifest's"
 
 
 class Remote(Protocol):
@@ -42,7 +57,9 @@ class Remote(Protocol):
         """
 
     def check(self, source: str, folder: str, files: Sequence[File]) -> Checked:
-        """Given a directory of this host, a folder and what its files have to be, look at those in the folder."""
+        """Given a directory of this host, a folder and what its files have to be, look at those in the folder. Where they
+        are only compared with those of this host, these have to be so as well.
+        """
 
     def get(self, folder: str, names: Sequence[str], into: str) -> None:
         """Given a folder, files in it and an existing directory of this host, copy the files there (mode 0600), with the

@@ -124,6 +124,7 @@ class Directory:
     def __init__(self, target: Target, cancellation: Cancellation) -> None:
         self._target, self._cancellation = target, cancellation
         self._path = os.path.normpath(target.path)
+        self._written: dict[str, str] = {}  # SHA-256 of what was read back from the disk when it was written just now
 
     def _do(self, doing: str, work: Callable[[_Work], Result]) -> Result:
         with _described(doing, self._path):
@@ -209,8 +210,9 @@ class Directory:
             self._make(f"{folder}/{directory}".rstrip("/"))
         for name in names:
             path = os.path.join(self._place(folder), name)
-            if not os.path.lexists(path):
-                _copy(os.path.join(source, name), path, work)
+            digest = None if os.path.lexists(path) else _copy(os.path.join(source, name), path, work)
+            if digest:
+                self._written[path] = digest
 
     def _make(self, folder: str) -> None:
         """Given a folder, make what is missing of it, and take away what a killed copy left in it."""
@@ -225,7 +227,8 @@ class Directory:
         place = self._place(folder)
         damage = catalog.size_damage(place, [vars(file) for file in expected])[1]
         for file in () if damage else expected:
-            if files.hash_file(os.path.join(place, file.path), work.moved)[1] != file.sha256:
+            path = os.path.join(place, file.path)
+            if (self._written.pop(path, "") or files.hash_file(path, work.moved)[1]) != file.sha256:
                 return f"{file.path} was altered: its SHA-256 is not the manifest's"
         return damage
 
@@ -290,8 +293,10 @@ def _remove_empty(path: str) -> None:
             raise
 
 
-def _copy(source: str, path: str, work: _Work) -> None:
-    """Given a regular file and a path, copy it there, read back from the disk, under its name only when all of it is."""
+def _copy(source: str, path: str, work: _Work) -> str | None:
+    """Given a regular file and a path, copy it there, read back from the disk, under its name only when all of it is;
+    return its SHA-256, None where something has that name meanwhile.
+    """
     directory = os.path.dirname(path)
     temporary = os.path.join(directory, naming.INPROGRESS_PREFIX + secrets.token_hex(8))
     try:
@@ -299,16 +304,17 @@ def _copy(source: str, path: str, work: _Work) -> None:
         with open(fd, "rb", buffering=0) as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise RepositoryError(f"{source} is not a regular file")
-            _write(file.read, temporary, work)
+            digest = _write(file.read, temporary, work)
         work.moved()
-        _publish(temporary, path)
+        is_ours = _publish(temporary, path)
     finally:
         if os.path.lexists(temporary):
             os.unlink(temporary)
     files.sync_directory(directory)
+    return digest if is_ours else None
 
 
-def _write(read: Callable[[int], bytes | None], temporary: str, work: _Work) -> None:
+def _write(read: Callable[[int], bytes | None], temporary: str, work: _Work) -> str:
     sink = files.Sink(temporary, 0)
     try:
         while True:
@@ -317,20 +323,24 @@ def _write(read: Callable[[int], bytes | None], temporary: str, work: _Work) -> 
                 break
             sink.write(data)
             work.moved(len(data))
-        sink.close()
+        return sink.close()
     finally:
         sink.abandon()
 
 
-def _publish(temporary: str, path: str) -> None:
-    """Given a finished file and its name, give it the name unless something has it: then that stays. Raise OSError."""
+def _publish(temporary: str, path: str) -> bool:
+    """Given a finished file and its name, give it the name unless something has it: then that stays. Return whether it
+    got it; raise OSError.
+    """
     try:
         os.link(temporary, path)
     except FileExistsError:
-        return
+        return False
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
         # Storage without hard links. Nobody else writes here: a target belongs to one host, and its lock is held.
-        if not os.path.lexists(path):
-            os.rename(temporary, path)
+        if os.path.lexists(path):
+            return False
+        os.rename(temporary, path)
+    return True

@@ -19,18 +19,19 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
 from ..domain import naming, rclone
 from ..domain.errors import ConfigurationError, LockedCopyError, PgkeepError, ToolError
 from ..domain.model import Target
-from ..domain.rsync import silence
+from ..domain.targets import silence
 from .archive import File
 from .files import CHUNK
 from .process import SEARCH_PATH, Cancellation, Limits, Process
 from .programs import Ended, run
-from .remote import Checked
+from .remote import Checked, altered_at_home, home_problem
 
 # What leads to the store through a network of somebody's, and nothing that could name another store.
 _TAKEN_OVER = (
@@ -91,9 +92,8 @@ class Rclone:
         self._do("rmdirs", staging, missing_is_fine=True)
 
     def check(self, source: str, folder: str, files: Sequence[File]) -> Checked:
-        there = self._listed(
-            folder, self._hash, rclone_silence=silence(sum(file.size for file in files), self._target.timeout)
-        )
+        quiet = silence(sum(file.size for file in files), self._target.timeout)
+        there = self._listed(folder, self._hash, quiet)
         for file in files:
             problem = _size_problem(file, there.get(file.path))
             if problem:
@@ -105,9 +105,13 @@ class Rclone:
             return Checked("sha256", self._whole_problem(folder, files))
         small = [file for file in files if file.size <= rclone.WHOLE]
         large = [file for file in files if file.size > rclone.WHOLE]
-        problem = self._whole_problem(folder, small) or self._sample_problem(source, folder, large)
-        told = bool(self._hash) and all(_told(there[file.path], self._hash) for file in files)
-        return Checked(f"{self._hash}+sample" if told else "sample", problem)
+        untold = [file for file in files if not (self._hash and _told(there[file.path], self._hash))]
+        problem = (
+            self._whole_problem(folder, small)
+            or self._sample_problem(source, folder, large)
+            or home_problem(source, [file for file in large if file in untold])
+        )
+        return Checked("sample" if untold else f"{self._hash}+sample", problem)
 
     def get(self, folder: str, names: Sequence[str], into: str) -> None:
         self._fetch(folder, names, into)
@@ -150,10 +154,10 @@ class Rclone:
     def _hash(self) -> str:
         return rclone.best_hash(self._features[2])
 
-    def _listed(self, folder: str, hash_name: str = "", **more: Any) -> dict[str, dict[str, Any]]:
+    def _listed(self, folder: str, hash_name: str = "", stall: timedelta | None = None) -> dict[str, dict[str, Any]]:
         options = ("--hash", f"--hash-type={hash_name}") if hash_name else ()
         words = (*rclone.LIST_OPTIONS, *options, rclone.place(self._target, folder))
-        ended = self._run(rclone.rclone_argv(self._target, "lsjson", *words), "", more.get("rclone_silence"))
+        ended = self._run(rclone.rclone_argv(self._target, "lsjson", *words), "", stall)
         if ended.status == _NOT_THERE and not self._has_buckets:
             return {}
         if ended.status == _NOT_THERE:
@@ -189,7 +193,7 @@ class Rclone:
             raise self._failure(ended)
         return ended
 
-    def _run(self, argv: Sequence[str], stdin: str, stall: Any = None) -> Ended:
+    def _run(self, argv: Sequence[str], stdin: str, stall: timedelta | None = None) -> Ended:
         limits = Limits(self._target.deadline, stall or self._target.timeout * 2, "timeout")
         data = stdin.encode("utf-8", "surrogateescape")
         return run(argv, self._environment, limits, self._cancellation, data, counter=_counter)
@@ -214,7 +218,7 @@ class Rclone:
                 self._begin_digest(path)
                 own = self._digests.pop(path).result()
                 if own["sha256"] != file.sha256:
-                    return f"{file.path} at home was altered: its SHA-256 is not the manifest's"
+                    return altered_at_home(file)
             if told != (file.sha256 if self._hash == "sha256" else own[self._hash]):
                 return f"{file.path} was altered: its {self._hash.upper()} differs"
         return ""

@@ -16,10 +16,11 @@ from ..domain import naming, receiving, rsync
 from ..domain.errors import LockedCopyError, PgkeepError, ToolError
 from ..domain.manifest import MAX_BYTES
 from ..domain.model import Target
+from ..domain.targets import silence
 from .archive import File
 from .process import SEARCH_PATH, Cancellation, Limits
 from .programs import Ended, run
-from .remote import Checked
+from .remote import Checked, home_problem
 
 _TAKEN_OVER = ("HOME", "SSH_AUTH_SOCK", "LOGNAME", "USER")
 
@@ -63,16 +64,17 @@ class Rsync:
             wanted = {receiving.joined(self._target.path, f"{folder}/{file.path}"): file for file in files}
             answers = receiving.parse_hashes(self._ask(receiving.HASH, json.dumps(list(wanted))).text)
             return Checked("sha256", receiving.problem(wanted, answers))
-        silence = rsync.silence(sum(file.size for file in files), self._target.timeout)
+        quiet = silence(sum(file.size for file in files), self._target.timeout)
         argv = rsync.rsync_argv(
             self._target, *rsync.CHECK_OPTIONS, _base(source, folder), rsync.place(self._target), silent=True
         )
         ended = self._run(
-            argv, _lines(folder, [file.path for file in files]), Limits(self._target.deadline, silence, "timeout")
+            argv, _lines(folder, [file.path for file in files]), Limits(self._target.deadline, quiet, "timeout")
         )
         if ended.status:
             raise self._failure("rsync", ended)
-        return Checked("checksum", rsync.parse_changes(ended.text).replace(f"{folder}/", "", 1))
+        problem = rsync.parse_changes(ended.text).replace(f"{folder}/", "", 1)
+        return Checked("checksum", problem or home_problem(source, files))
 
     def get(self, folder: str, names: Sequence[str], into: str) -> None:
         self._get([f"{folder}/{name}" for name in names], into, folder)

@@ -441,13 +441,6 @@ class SyncOptions:
 
 
 @dataclass(frozen=True)
-class ConfigDirectory:
-    """Where the configuration of the host is."""
-
-    config_dir: str = option("path", "Directory of the configuration.", CONFIG_DIRECTORY)
-
-
-@dataclass(frozen=True)
 class AtTarget:
     """One target, instead of the repository alone."""
 
@@ -670,7 +663,14 @@ class RestoreOptions:
 
 
 @dataclass(frozen=True)
-class FromJob:
+class ConfigDirectory:
+    """Where the configuration of the host is: its jobs and their targets."""
+
+    config_dir: str = option("path", "Directory of the jobs' configuration.", CONFIG_DIRECTORY)
+
+
+@dataclass(frozen=True)
+class FromJob(ConfigDirectory):
     """A job of the host that says what the task does not say."""
 
     repository: str | None = option(
@@ -684,21 +684,17 @@ class FromJob:
         " `--job`, and what the file does not say either has the default. What is said here counts, also where it is"
         " the default.",
     )
-    config_dir: str = option("path", "Directory of the jobs' configuration.", CONFIG_DIRECTORY)
 
 
 @dataclass(frozen=True)
-class StatusOptions:
+class StatusOptions(ConfigDirectory):
     """Of which jobs the status is."""
 
-    config_dir: str = option("path", "Directory of the jobs' configuration.", CONFIG_DIRECTORY)
-
 
 @dataclass(frozen=True)
-class RunbookOptions:
+class RunbookOptions(ConfigDirectory):
     """What a recovery document is written about."""
 
-    config_dir: str = option("path", "Directory of the jobs' configuration.", CONFIG_DIRECTORY)
     path: str | None = option("path", "File to write the document to. Without it the document is only returned.")
 
 

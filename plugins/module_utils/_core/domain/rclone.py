@@ -14,6 +14,7 @@ from typing import Any, Callable
 
 from .errors import ConfigurationError, LockedCopyError, PgkeepError, SpaceError, ToolError
 from .model import Target
+from .targets import hidden, shortened
 
 HASHES = ("sha256", "sha1", "md5")  # that a target can tell, the strongest first
 WHOLE = 1024 * 1024  # bytes up to which a file is read back as a whole
@@ -119,13 +120,9 @@ def parse_listing(text: str) -> dict[str, dict[str, Any]]:
     """Given what `lsjson` says, return what it says of each file, by its path; raise ToolError."""
     try:
         found = json.loads(text or "[]")
-        return {item["Path"]: item for item in found if not item["IsDir"] and not _hidden(item["Path"])}
+        return {item["Path"]: item for item in found if not item["IsDir"] and not hidden(item["Path"])}
     except (ValueError, KeyError, TypeError):
         raise ToolError("rclone does not list the target as it should: version 1.53 or newer is needed") from None
-
-
-def _hidden(path: str) -> bool:
-    return any(part.startswith(".") for part in path.split("/"))
 
 
 def parse_sums(text: str) -> dict[str, str]:
@@ -181,7 +178,7 @@ def only_stays(said: str) -> bool:
 def failure(status: int, said: str, target: Target, hidden: Iterable[str]) -> PgkeepError:
     """Given how rclone ended and what it said, return the error: what happened, and what to do."""
     text = redacted("; ".join(messages(said)), hidden)
-    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    shown = shortened(text)
     for kind, pattern, message in _FAILURES:
         if re.search(pattern, said, re.IGNORECASE):
             told = message.format(
@@ -193,7 +190,6 @@ def failure(status: int, said: str, target: Target, hidden: Iterable[str]) -> Pg
     return ToolError(f"rclone failed (status {status}): {shown or 'it said nothing'}")
 
 
-_SHOWN = 400
 _FAILURES: tuple[tuple[type[PgkeepError], str, str], ...] = (
     (ConfigurationError, r"RequestTimeTooSkewed|clock.{0,20}skew|too far in the (past|future)",
      "the clock of this host differs from the one of {remote}: set the clock (`timedatectl`), then run again"),

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 
 from .errors import ConfigurationError, PgkeepError, SpaceError, ToolError
 from .model import Target
+from .targets import hidden, shortened
 
 _LISTED = re.compile(r"-[rwxsStT-]{9}\S? +([0-9]+) [0-9/]{10} [0-9:]{8} (.+)")
 _CHANGED = re.compile(r"<f(\S{9,}) (.+)")
@@ -20,7 +20,6 @@ _LOST = (
     "Connection refused|timed out|No route to host|Could not resolve|unreachable|Connection (reset|closed)|Broken pipe"
     "|unexpectedly closed"
 )
-_READ_RATE = 10_000_000  # bytes per second that a disk at the far side has to give us at least
 
 
 def ssh_argv(target: Target) -> tuple[str, ...]:
@@ -97,11 +96,6 @@ DELETE_OPTIONS = ("--recursive", "--delete", "--force")
 EXCLUDE_REST = "--exclude=*"
 
 
-def silence(size: int, timeout: timedelta) -> timedelta:
-    """Given bytes that the far side reads before it says anything, return how long that may take."""
-    return timeout + timedelta(seconds=size / _READ_RATE)
-
-
 def filters(paths: Iterable[str], below: Sequence[str] = ()) -> str:
     """Given files, and folders whose whole content is meant, return rsync's include rules for them, one a line."""
     rules: dict[str, None] = {}
@@ -111,11 +105,6 @@ def filters(paths: Iterable[str], below: Sequence[str] = ()) -> str:
             rules["/" + "/".join(parts[:end]) + "/"] = None
         rules[f"/{path}/***" if path in below else f"/{path}"] = None
     return "".join(f"{rule}\n" for rule in rules)
-
-
-def hidden(path: str) -> bool:
-    """Given a path in a target, return whether it is a temporary or a lock file: nothing of ours begins with a dot."""
-    return any(part.startswith(".") for part in path.split("/"))
 
 
 def parse_listing(text: str) -> dict[str, int]:
@@ -160,24 +149,20 @@ def failure(program: str, status: int, said: str, target: Target) -> PgkeepError
     text = "; ".join(line.strip() for line in said.splitlines() if line.strip() and not line.startswith("@"))
     for kind, pattern, message in _failures(target):
         if re.search(pattern, said):
-            return kind(message if kind is ConfigurationError else f"{message} ({_short(text)})")
+            return kind(message if kind is ConfigurationError else f"{message} ({shortened(text)})")
     told = re.search(r"^pgkeep: error: (.+)", said, re.MULTILINE)
     if told:
         return ConfigurationError(f"{target.host} says: {told[1]}")
     if status < 0:
         killed = " (out of memory?)" if status == -9 else ""
-        return ToolError(f"{program} was ended by signal {-status}{killed}: {_short(text)}")
+        return ToolError(f"{program} was ended by signal {-status}{killed}: {shortened(text)}")
     if re.search(_LOST, said):
-        return ToolError(f"{target.host} cannot be reached, or the connection was lost ({_short(text)})")
+        return ToolError(f"{target.host} cannot be reached, or the connection was lost ({shortened(text)})")
     if status in (30, 35):
-        return ToolError(f"{target.host} was silent for too long (`timeout`): {_short(text)}")
+        return ToolError(f"{target.host} was silent for too long (`timeout`): {shortened(text)}")
     if status == 127:
-        return ConfigurationError(f"a program is missing on {target.host}: {_short(text)}")
-    return ToolError(f"{program} failed (status {status}): {_short(text) or 'it said nothing'}")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 400 else f"{text[:400]}..."
+        return ConfigurationError(f"a program is missing on {target.host}: {shortened(text)}")
+    return ToolError(f"{program} failed (status {status}): {shortened(text) or 'it said nothing'}")
 
 
 def _failures(target: Target) -> tuple[tuple[type[PgkeepError], str, str], ...]:

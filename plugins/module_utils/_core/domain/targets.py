@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 # Note that this module util is **PRIVATE** to the collection.
-"""Which target documents cannot be meant, before anything is connected to."""
+"""Which target documents cannot be meant, before anything is connected to, and what all types of targets share."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 from .model import Target, options_of
@@ -55,6 +56,9 @@ _NO_SECRET = re.compile(r"--(s3-sse-kms-key-id|client-key|sftp-key-file|sftp-key
 _LEAVES_OUT = re.compile(
     r"disable-checksum|versions|version-deleted|hard-delete|no-head|ignore|check-updated|no-check-certificate|disable-hashcheck"
 )
+
+_READ_RATE = 10_000_000  # bytes per second that a disk at the far side has to give us at least
+_SHOWN = 400  # characters
 
 
 def target_problems(raw: Mapping[str, Any]) -> list[str]:
@@ -147,6 +151,21 @@ def flag_problem(flag: str) -> str:
     if _LEAVES_OUT.search(name):
         return f"flags: {name} is refused: it would leave out a check or change what counts as a copy"
     return ""
+
+
+def hidden(path: str) -> bool:
+    """Given a path in a target, return whether it is a temporary or a lock file: nothing of ours begins with a dot."""
+    return any(part.startswith(".") for part in path.split("/"))
+
+
+def silence(size: int, timeout: timedelta) -> timedelta:
+    """Given bytes that the far side reads before it says anything, return how long that may take."""
+    return timeout + timedelta(seconds=size / _READ_RATE)
+
+
+def shortened(text: str) -> str:
+    """Given what a program said, return as much of it as fits into a message."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def unmounted(path: str, fstab: str, mounted: Mapping[str, bool]) -> str:

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Callable
+from typing import Any
 
-from ..adapters import catalog, config, repository, targets
-from ..adapters.archive import File
+from ..adapters import catalog, repository, targets
 from ..adapters.process import Cancellation
 from ..adapters.remote import Remote
 from ..domain.backups import Backup
-from ..domain.errors import DONE, FAILED, ConfigurationError
+from ..domain.errors import DONE, FAILED
 from ..domain.filtering import folder_wanted
-from ..domain.model import AtTarget, ConfigDirectory, ListingOptions, Repository, Scope, Target, build
+from ..domain.model import ListingOptions, Repository, Scope, Target, build
 from ..domain.naming import decode
 from ..domain.text import table
-from .sync import both_sides
-
-Clock = Callable[[], datetime]
+from .holdings import named
+from .sync import both_sides, data_files
 
 
 @dataclass(frozen=True)
@@ -81,10 +78,8 @@ def _name(backup_id: str) -> tuple[str, str]:
 
 def compare(raw: Mapping[str, Any], cancellation: Cancellation) -> Comparison:
     """Given options as a user wrote them, return both sides, with `checksum` by their bytes; raise PgkeepError."""
-    scope, options, name = build(Scope, raw), build(ListingOptions, raw), build(AtTarget, raw).target
-    if not name:
-        raise ConfigurationError("no target is named: set `target`")
-    document = config.load_target(build(ConfigDirectory, raw).config_dir, name)
+    scope, options = build(Scope, raw), build(ListingOptions, raw)
+    name, document = named(raw)
     place = repository.open_for_reading(build(Repository, raw).repository)
     found = catalog.scan(place, lambda instance, folder: folder_wanted(scope, instance, folder))
     backups = [item for item in found if isinstance(item, Backup)]
@@ -105,8 +100,5 @@ def _look(item: Backup, remote: Remote, checksum: bool, cancellation: Cancellati
     cancellation.check()
     if not checksum:
         return Row(item.id, "same")
-    files = [
-        File(str(file["path"]), file["size"], file["sha256"]) for file in catalog.read_manifest(item.path)["files"]
-    ]
-    problem = remote.check(item.path, item.id, files).problem
+    problem = remote.check(item.path, item.id, data_files(item)).problem
     return Row(item.id, "different" if problem else "same", problem)

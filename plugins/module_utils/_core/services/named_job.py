@@ -66,11 +66,9 @@ def sync(raw: Raw, check: bool, clock: Clock, cancellation: Cancellation | None 
     """
     job, said = _read(raw)
     said["config_dir"] = build(FromJob, raw).config_dir
-    return (
-        copies.sync(said, check, clock, cancellation)
-        if job is None
-        else sync_job(job, said, check, clock, cancellation)
-    )
+    if job is None:
+        return copies.sync(said, check, clock, cancellation)
+    return sync_job(job, said, check, clock, cancellation)
 
 
 def verify(raw: Raw, check: bool, clock: Clock, cancellation: Cancellation | None = None) -> Verified:

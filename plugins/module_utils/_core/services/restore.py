@@ -271,6 +271,8 @@ def _restore_from(
     found: Source, raw: Mapping[str, Any], keys: Keys, check: bool, clock: Clock, stop: Cancellation, attend: Observer
 ) -> Restored:
     options, connection = build(RestoreOptions, raw), build(Connection, raw)
+    if found.fetches:
+        options = replace(options, checksum=False)  # was compared just now
     backup = found.here(choose(found.backups, build(Choice, raw)))
     if backup.kind == "globals":
         return _restore_globals(backup, options, connection, keys, check, stop)

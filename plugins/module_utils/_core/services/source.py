@@ -16,20 +16,21 @@ from typing import Any, Callable
 from ..adapters import catalog, config, files, repository, targets, throwaway
 from ..adapters.process import Cancellation
 from ..adapters.remote import Remote
-from ..domain import syncing
 from ..domain.backups import GLOBALS, Backup
 from ..domain.errors import ConfigurationError, PgkeepError, SpaceError
-from ..domain.filtering import folder_wanted
 from ..domain.model import Choice, ConfigDirectory, Repository, RestoreOptions, Scope, Target, build
 from ..domain.quantities import human_size
-from .target_prune import fetch
+from .holdings import fetch, folders
 
 
 @dataclass(frozen=True)
 class Source:
-    """The backups that there are, and how the files of one come to this host: `here` returns it with their path."""
+    """The backups that there are, and how the files of one come to this host: `here` returns it with their path. Those
+    that were fetched were compared with their manifests, byte by byte.
+    """
 
     backups: tuple[Backup, ...]
+    fetches: bool = False
     here: Callable[[Backup], Backup] = lambda backup: backup
 
 
@@ -54,23 +55,14 @@ def source(raw: Mapping[str, Any], cancellation: Cancellation) -> Iterator[Sourc
         workspace = stack.enter_context(throwaway.workspace(work_dir))
         place = os.path.join(workspace.path, "fetched")
         os.mkdir(place, 0o700)
-        there = _folders(remote, choice)
+        # The database can be in these folders, and the globals that belong to it.
+        named = (choice.database, GLOBALS) if choice.database else ()
+        there = folders(remote, Scope(instance=choice.instance, databases=named))
         backups = fetch(remote, there, place)
-        yield Source(tuple(backups.values()), lambda backup: _fetched(backup, remote, there[backup.id], place))
+        yield Source(tuple(backups.values()), True, lambda backup: _fetched(backup, remote, place))
 
 
-def _folders(remote: Remote, choice: Choice) -> dict[str, dict[str, int]]:
-    """Given a target and which backup is meant, return the folders that it can be in, and those of the globals."""
-    named = (choice.database, GLOBALS) if choice.database else ()
-    scope = Scope(instance=choice.instance, databases=named)
-    return {
-        folder: found
-        for folder, found in syncing.by_folder(remote.files()).items()
-        if folder_wanted(scope, *folder.split("/")[:2])
-    }
-
-
-def _fetched(backup: Backup, remote: Remote, there: Mapping[str, int], place: str) -> Backup:
+def _fetched(backup: Backup, remote: Remote, place: str) -> Backup:
     """Given a copy, fetch its files and compare them with its manifest; return it; raise PgkeepError or OSError."""
     free = files.free_space(place)[0]
     if free < backup.size:
@@ -78,9 +70,9 @@ def _fetched(backup: Backup, remote: Remote, there: Mapping[str, int], place: st
             f"{backup.id} has {human_size(backup.size)}, and only {human_size(free)} are free for it: set `work_dir` to a"
             " larger file system"
         )
-    names = [str(item["path"]) for item in catalog.read_manifest(backup.path)["files"]]
-    remote.get(backup.id, names, backup.path)
-    problem = catalog.checksum_problem(backup.path, catalog.read_manifest(backup.path)["files"])
+    expected = catalog.read_manifest(backup.path)["files"]
+    remote.get(backup.id, [str(item["path"]) for item in expected], backup.path)
+    problem = catalog.checksum_problem(backup.path, expected)
     if problem:
         raise PgkeepError(f"the copy of {backup.id} is damaged: {problem}: choose another backup or target")
     return replace(backup, problem="")

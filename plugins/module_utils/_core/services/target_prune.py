@@ -5,34 +5,30 @@
 # Note that this module util is **PRIVATE** to the collection.
 """Pruning a target by its own retention, from a host that may delete there.
 
-The copies are judged by the manifests in the target, so the repository at home may be gone. Where it is there, its pins
-hold in the target too.
+Where the repository at home is there, its pins hold in the target too.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Callable
 
-from ..adapters import catalog, config, repository, state, targets
+from ..adapters import catalog, repository, state, targets
 from ..adapters.observer import Observer
 from ..adapters.process import Cancellation
-from ..adapters.remote import Remote
-from ..domain import naming, syncing
+from ..domain import naming
 from ..domain.backups import Backup
 from ..domain.errors import ConfigurationError, Interrupted, LockedCopyError, ManifestError, PgkeepError
-from ..domain.filtering import folder_wanted
-from ..domain.model import RULES, AtTarget, ConfigDirectory, Policy, Scope, Target, build
+from ..domain.model import RULES, Policy, Scope, Target, build
 from ..domain.retention import check_policy, plan
+from .holdings import folders, named, read
 from .prune import Pruned
 
 Clock = Callable[[], datetime]
-_Folders = Mapping[str, Mapping[str, int]]
 
 
 def prune_target(
@@ -45,13 +41,11 @@ def prune_target(
     """Given options as a user wrote them, prune the target that they name as its own policy says (`check`: plan it);
     raise PgkeepError.
     """
-    scope, name, stop = build(Scope, raw), build(AtTarget, raw).target, cancellation or Cancellation()
-    if not name:
-        raise ConfigurationError("no target is named: set `target`")
+    scope, stop = build(Scope, raw), cancellation or Cancellation()
+    name, document = named(raw)
     rules = [rule for rule in RULES if raw.get(rule) is not None]
     if rules:
         raise ConfigurationError(f"{', '.join(rules)}: a target has its own retention: set it in the target's file")
-    document = config.load_target(build(ConfigDirectory, raw).config_dir, name)
     policy = build(Policy, document)
     try:
         check_policy(policy)
@@ -59,14 +53,9 @@ def prune_target(
         raise ConfigurationError(f"target {name}: {error}") from None
     home = _home(raw.get("repository"), check)
     with targets.connect(name, build(Target, document), stop) as remote:
-        there = {
-            folder: files
-            for folder, files in syncing.by_folder(remote.files()).items()
-            if folder_wanted(scope, *folder.split("/")[:2])
-        }
+        there = folders(remote, scope)
         backups = [_with_pin(item, home) for item in read(remote, there)]
-        # A copy in the target is not one elsewhere.
-        planned = plan(backups, replace(policy, require_copies=0), clock())
+        planned = plan(backups, policy, clock())
         if check:
             return Pruned(planned, (), (), True)
         deleted: list[Backup] = []
@@ -75,7 +64,7 @@ def prune_target(
         for item in planned.deletions:
             stop.check()
             try:
-                remote.delete(item.id, list(there[item.id]))
+                remote.delete(item.id, [*there[item.id], naming.STATE_NAME])  # perhaps the far side has one
             except Interrupted:
                 raise
             except LockedCopyError:
@@ -89,37 +78,6 @@ def prune_target(
             if observer:
                 observer.deleted(item.id)
     return Pruned(planned, tuple(deleted), tuple(failures), False, held=tuple(held))
-
-
-def read(remote: Remote, there: _Folders) -> list[Backup]:
-    """Given a target and its folders, return the copies in it that can be believed, each with what is wrong with the
-    sizes of its files; raise PgkeepError or OSError.
-    """
-    with tempfile.TemporaryDirectory(prefix="pgkeep-manifests-") as place:
-        return list(fetch(remote, there, place).values())
-
-
-def fetch(remote: Remote, there: _Folders, place: str) -> dict[str, Backup]:
-    """Given a target, its folders and an empty directory, fetch the manifests into it; return the copies by id, with the
-    paths that their files would have there.
-    """
-    remote.get_manifests(syncing.copies(there), place)
-
-    def problem_of(path: str, files: list[dict[str, object]]) -> str:
-        return _size_problem(there[os.path.relpath(path, place)], files)
-
-    return {item.id: item for item in catalog.scan(place, problem_of=problem_of) if isinstance(item, Backup)}
-
-
-def _size_problem(there: Mapping[str, int], files: list[dict[str, object]]) -> str:
-    """Given the sizes of a copy's files in the target and the manifest's files, return what is not as it should be."""
-    for item in files:
-        size = there.get(str(item["path"]))
-        if size is None:
-            return f"{item['path']} is missing"
-        if size != item["size"]:
-            return f"{item['path']} has {size} bytes instead of {item['size']}"
-    return ""
 
 
 def _home(path: Any, check: bool) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain import rsync
+from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain import rsync, targets
 from ansible_collections.pgkeep.backup.plugins.module_utils._core.domain.errors import (
     ConfigurationError,
     PgkeepError,
@@ -56,7 +56,7 @@ def test_limits_are_passed_on() -> None:
     assert not [word for word in rsync.rsync_argv(TARGET, silent=True) if word.startswith("--timeout")]
     assert "--bwlimit=1024" in rsync.rsync_argv(replace(TARGET, bandwidth=1024 * 1024))
     assert "--bwlimit=1" in rsync.rsync_argv(replace(TARGET, bandwidth=1))
-    assert rsync.silence(10_000_000, timedelta(seconds=5)) == timedelta(seconds=6)
+    assert targets.silence(10_000_000, timedelta(seconds=5)) == timedelta(seconds=6)
 
 
 def test_filters_name_the_folders_above() -> None:
