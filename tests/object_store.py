@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
-from tests.postgres import _free_port
+from tests.postgres import free_port
 
 PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "curl", "openssl", "setpriv")
 
@@ -45,14 +45,14 @@ class ObjectStore:
     """
 
     def __init__(self) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.endpoint = f"https://127.0.0.1:{self.port}"
         self.owner = Account("owner", secrets.token_hex(16))
         self.writer = Account("writer", secrets.token_hex(16))
         self.directory = Path(tempfile.mkdtemp(prefix="pgkeep-store-", dir="/tmp"))
         self.directory.chmod(0o755)  # clients may run as another user
         self.ca_file = self.directory / "ca.pem"
-        self._monitor_port = _free_port()
+        self._monitor_port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         atexit.register(self.remove)
 

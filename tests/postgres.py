@@ -97,7 +97,7 @@ class Server:
         self.major, self.bindir, self.source = installation
         self.password = secrets.token_hex(12)
         self.tcp = tcp
-        self.port = _free_port() if tcp else 5432
+        self.port = free_port() if tcp else 5432
         # A socket's path may have 107 characters at most, so all of it lives there and not below the checkout.
         self.socket_dir = Path(tempfile.mkdtemp(prefix=f"pgkeep-{os.getpid()}-", dir=_place()))
         self.data_dir = self.socket_dir / "data"
@@ -367,7 +367,8 @@ def _place() -> str:
     return str(memory)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of 127.0.0.1 at which nobody answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from tests.postgres import _free_port
+from tests.postgres import free_port
 
 PROGRAMS = ("sshd", "ssh", "ssh-keygen", "setpriv")
 
@@ -43,7 +43,7 @@ class SshHost:
     host = "127.0.0.1"
 
     def __init__(self) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.user = pwd.getpwuid(os.geteuid()).pw_name
         self.directory = Path(tempfile.mkdtemp(prefix="pgkeep-ssh-", dir="/tmp"))
         self.known_hosts = self.directory / "known_hosts"

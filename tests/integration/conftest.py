@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.samples import make_sample
+from tests.integration.samples import Engine, make_sample
 from tests.keeper import Keeper, build
 from tests.postgres import Server, quote_identifier
 
@@ -55,6 +55,12 @@ def program() -> Iterator[Path]:
     directory.chmod(0o755)
     yield build(directory)
     shutil.rmtree(directory)
+
+
+@pytest.fixture
+def engine(debian_server: Server, tmp_path: Path) -> Engine:
+    """The distribution's server and an empty repository."""
+    return Engine(debian_server, tmp_path / "repository")
 
 
 @pytest.fixture

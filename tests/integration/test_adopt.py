@@ -39,11 +39,6 @@ def dumps(debian_server: Server, samples: dict[str, str], tmp_path_factory: pyte
     return found
 
 
-@pytest.fixture
-def engine(debian_server: Server, tmp_path: Path) -> Engine:
-    return Engine(debian_server, tmp_path / "repository")
-
-
 def run(engine: Engine, *paths: Path, check: bool = False, **more: Any) -> Any:
     """Given dumps and options, adopt them."""
     raw = {"repository": str(engine.repository), "reserve": "0", **more}

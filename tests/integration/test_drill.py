@@ -46,11 +46,6 @@ def _work() -> Iterator[None]:
 
 
 @pytest.fixture
-def engine(debian_server: Server, tmp_path: Path) -> Engine:
-    return Engine(debian_server, tmp_path / "repository")
-
-
-@pytest.fixture
 def work() -> Iterator[Path]:
     """A directory to drill in; a socket's path may have 107 characters at most."""
     path = Path(tempfile.mkdtemp(prefix="pgkeep-", dir="/tmp"))

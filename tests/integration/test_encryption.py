@@ -69,11 +69,6 @@ def database(debian_server: Server) -> str:
 
 
 @pytest.fixture
-def engine(debian_server: Server, tmp_path: Path) -> Engine:
-    return Engine(debian_server, tmp_path / "repository")
-
-
-@pytest.fixture
 def target(debian_server: Server) -> Iterator[str]:
     name = f"decrypted_{os.urandom(4).hex()}"
     yield name

@@ -393,11 +393,6 @@ def test_with_the_rights_of_another_role(fresh: Fresh) -> None:
 # --- which script ---
 
 
-@pytest.fixture
-def engine(debian_server: Server, tmp_path: Path) -> Engine:
-    return Engine(debian_server, tmp_path / "repository")
-
-
 def test_the_nearest_globals_of_the_instance(engine: Engine) -> None:
     start = datetime.now(timezone.utc) - timedelta(days=1)
     taken: list[Backup] = []

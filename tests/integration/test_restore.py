@@ -35,11 +35,6 @@ def database(debian_server: Server) -> str:
 
 
 @pytest.fixture
-def engine(debian_server: Server, tmp_path: Path) -> Engine:
-    return Engine(debian_server, tmp_path / "repository")
-
-
-@pytest.fixture
 def target(debian_server: Server, fresh_role: Callable[..., str]) -> Any:
     """The name of a database that does not exist, and is gone afterwards, before any role, with whatever begins so."""
     name = f"target_{os.urandom(4).hex()}"

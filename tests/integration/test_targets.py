@@ -41,6 +41,7 @@ from tests.bad_network import BadNetwork
 from tests.keeper import until
 from tests.object_store import PROGRAMS as STORE_PROGRAMS
 from tests.object_store import ObjectStore
+from tests.postgres import free_port
 from tests.ssh_host import SshHost, find_program
 
 MEGABYTE = 1024 * 1024
@@ -561,9 +562,7 @@ def _refusal(target: Target) -> str:
 
 
 @pytest.mark.parametrize("kind", ["append-only", "account"])
-def test_ssh_failures_are_told_apart(
-    make: Callable[[str], Case], kind: str, ssh_host: SshHost, tmp_path: Path, free_port: int
-) -> None:
+def test_ssh_failures_are_told_apart(make: Callable[[str], Case], kind: str, ssh_host: SshHost, tmp_path: Path) -> None:
     target = make(kind).target
     (tmp_path / "no_key").write_text("no key\n")
     (tmp_path / "no_key").chmod(0o600)
@@ -584,16 +583,9 @@ def test_ssh_failures_are_told_apart(
     other = _refusal(replace(target, known_hosts_file=str(changed)))
     assert "somebody may stand in between" in other
     assert f"ssh-keygen -R '[127.0.0.1]:{ssh_host.port}' -f {changed}" in other
-    gone = _refusal(replace(target, port=free_port))
+    gone = _refusal(replace(target, port=free_port()))
     assert gone.startswith("ToolError: 127.0.0.1 cannot be reached")
     assert "Connection refused" in gone
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port at which nobody answers."""
-    with BadNetwork(1) as network:
-        return network.port
 
 
 def test_key_for_another_purpose(make: Callable[[str], Case]) -> None:
@@ -614,9 +606,7 @@ def test_account_that_can_only_add_says_where_the_rest_is_done(make: Callable[[s
                 ask()
 
 
-def test_store_failures_are_told_apart(
-    make: Callable[[str], Case], object_store: ObjectStore, tmp_path: Path, free_port: int
-) -> None:
+def test_store_failures_are_told_apart(make: Callable[[str], Case], object_store: ObjectStore, tmp_path: Path) -> None:
     target = make("s3").target
     right = Path(str(target.config_file)).read_text()
 
@@ -632,7 +622,7 @@ def test_store_failures_are_told_apart(
     assert "signed by nobody that this host knows" in _refusal(replace(target, flags=()))
     missing = _refusal(replace(target, path="no-such-bucket/copies"))
     assert missing.startswith("ConfigurationError: the bucket no-such-bucket is not there")
-    gone = _refusal(with_config("gone", f":{object_store.port}", f":{free_port}"))
+    gone = _refusal(with_config("gone", f":{object_store.port}", f":{free_port()}"))
     assert gone.startswith("ToolError: store cannot be reached")
     assert "has no section [other], only these: store" in _refusal(replace(target, remote="other"))
     Path(str(target.config_file)).chmod(0o640)

@@ -34,11 +34,6 @@ def database(debian_server: Server) -> str:
     return make_sample(debian_server, "verified")
 
 
-@pytest.fixture
-def engine(debian_server: Server, tmp_path: Path) -> Engine:
-    return Engine(debian_server, tmp_path / "repository")
-
-
 def verified(engine: Engine, check: bool = False, **more: Any) -> Verified:
     return verify({"repository": str(engine.repository), **more}, check, engine.clock)
 

@@ -142,6 +142,7 @@ class _Beginning:
             f"{human_duration(timeout)} (`pause_timeout`)",
             time.monotonic() + timeout.total_seconds(),
         )
+        self._obstacle = "a query on the standby may be in its way"  # until more is known
 
     def pause(self, now: datetime) -> tuple[int, str]:
         """Return the descriptor whose closing says that we no longer need the pause, and what to know of it."""
@@ -173,7 +174,8 @@ class _Beginning:
                 return ""
             # pg_dump would wait for a lock that replay cannot give back while it is paused.
             server.resume_replay(self._session)
-            self._check(f"a transaction of the primary goes on holding tables in {', '.join(locked)} for itself")
+            self._obstacle = f"a transaction of the primary goes on holding tables in {', '.join(locked)} for itself"
+            self._check()
             time.sleep(_MOMENT)
 
     def _anothers(self) -> str:
@@ -195,15 +197,16 @@ class _Beginning:
             state, position = self._state()
             if state == "paused" or (not tells and state == "pause requested" and position == before):
                 return
-            self._check("a query on the standby may be in its way")
+            self._check()
             before = position
             time.sleep(_POLL if tells else _STANDSTILL)
 
-    def _check(self, reason: str) -> None:
+    def _check(self) -> None:
         self._go_on()
         if time.monotonic() >= self._until:
             raise ServerError(
-                f"replay could not be paused within {self._limit}: {reason}: run when it is not, or raise `pause_timeout`"
+                f"replay could not be paused within {self._limit}: {self._obstacle}: run when it is not, or raise"
+                " `pause_timeout`"
             )
 
 
